@@ -1,0 +1,106 @@
+"""``feliss-nb``: the commands of a terminal.
+
+A command is a function ``f(json: bool) -> int | None`` that prints what it found (with ``json``,
+one object on standard output and nothing else there) and returns the exit code. It is imported only
+when it is asked for, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+
+from feliss_nb.errors import FelissError, InternalError
+
+Command = Callable[..., "int | None"]
+
+#: What ``bench NAME`` measures; the function of that name in ``feliss_nb.lab.bench`` does it.
+BENCHMARKS = {
+    "tasks": "continuations a second, a hop between engines, arrays between engines",
+    "mpi": "messages and collectives of SPMD programs, next to plain mpi4py",
+    "recovery": "from SIGKILL to the last rank running again, with small and with large state",
+    "lu": "LU factorization, next to scipy's and to the same under mpi4py (the algorithms extra)",
+    "wordcount": "word count, protection on, next to multiprocessing.Pool",
+    "simulate": "random sessions with faults in the simulator: what came of them, events a second",
+}
+
+
+def version() -> str:
+    """Version of the installed package, or a word that it is run from its source."""
+    try:
+        return metadata.version("feliss_nb")
+    except metadata.PackageNotFoundError:
+        return "(not installed: run from its source)"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the parser; what is chosen lands in ``target``, as ``module:function``."""
+    parser = argparse.ArgumentParser(
+        prog="feliss-nb",
+        description="Parallel computations that survive the loss of their workers.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"feliss_nb {version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+
+    def leaf(
+        into: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, target: str
+    ) -> argparse.ArgumentParser:
+        command = into.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.add_argument("--json", action="store_true", help="print the figures as one object")
+        command.set_defaults(target=target)
+        return command
+
+    demo = leaf(
+        commands,
+        "demo",
+        "count words, lose a worker in the middle, recover, compare",
+        "feliss_nb.lab.demo:main",
+    )
+    demo.add_argument("--picture", metavar="FILE", help="draw the time line (.svg or .png)")
+    text = "measure, with a target where there is one"
+    bench = commands.add_parser("bench", help=text, description=text, allow_abbrev=False)
+    names = bench.add_subparsers(metavar="BENCHMARK", title="benchmarks", required=True)
+    for name, text in BENCHMARKS.items():
+        command = leaf(names, name, text, f"feliss_nb.lab.bench:{name}")
+        if name == "simulate":
+            command.add_argument("--runs", type=int, metavar="N", help="how many sessions (1000)")
+            command.add_argument("--seed", type=int, metavar="S", help="of the first (0)")
+            command.add_argument("--workers", type=int, metavar="W", help="of a large one (2000)")
+        if name == "mpi":
+            command.add_argument("--workers", type=int, metavar="N", help="ranks (2)")
+    return parser
+
+
+def load(target: str) -> Command:
+    """Import the function that ``module:function`` names."""
+    module, _, name = target.partition(":")
+    command: Command = getattr(importlib.import_module(module), name)
+    return command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (2, from argparse, for a line that makes no sense)."""
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    if "target" not in options:
+        parser.print_help()
+        return 0
+    try:
+        given = {k: v for k, v in vars(options).items() if k != "target" and v is not None}
+        return load(options.target)(**given) or 0
+    except InternalError:
+        raise  # our bug: the traceback is what a report needs
+    except FelissError as error:
+        print(f"feliss-nb: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("feliss-nb: interrupted", file=sys.stderr)
+        return 130  # 128 + SIGINT, as a shell says it
+
+
+if __name__ == "__main__":
+    sys.exit(main())
