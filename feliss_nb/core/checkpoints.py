@@ -1,0 +1,138 @@
+"""What the master knows of a checkpoint: under way, and committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from feliss_nb.core.messages import Counts, Engine, Saved
+from feliss_nb.core.placement import copy_holders
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The checkpoint that a loss goes back to; 0 is the empty start of the session.
+
+    Parameters
+    ----------
+    id : int
+        Its number.
+    position : int
+        The cut's place in the log: lines before it are in the snapshots.
+    ended : frozenset of int
+        Jobs that were quiet at the cut.
+    shards : dict of int to set of str
+        The engines that keep each rank's snapshot.
+    garbage : frozenset of int
+        Variables in the snapshots that nothing reaches.
+    sizes : dict of int to int
+        Bytes of each rank's snapshot.
+    coming : dict of (int, str) to str
+        Copies on their way: the source, by rank and target.
+    """
+
+    id: int = 0
+    position: int = 0
+    ended: frozenset[int] = frozenset()
+    shards: dict[int, set[Engine]] = field(default_factory=dict)
+    garbage: frozenset[int] = frozenset()
+    sizes: dict[int, int] = field(default_factory=dict)
+    coming: dict[tuple[int, Engine], Engine] = field(default_factory=dict)
+
+    def add(self, rank: int, engine: Engine) -> None:
+        """An engine keeps a copy."""
+        self.coming.pop((rank, engine), None)
+        if self.id:
+            self.shards.setdefault(rank, set()).add(engine)
+
+    def lose(self, engine: Engine) -> None:
+        """An engine is gone, with its copies and those that it was sending or getting."""
+        for holders in self.shards.values():
+            holders.discard(engine)
+        for (rank, target), source in list(self.coming.items()):
+            if engine in (source, target):
+                del self.coming[rank, target]
+
+    def source(self, rank: int, host: Engine, engines: Sequence[Engine]) -> Engine | None:
+        """Return where `host` gets a rank's snapshot, or None: every copy is lost."""
+        holders = self.shards.get(rank, set())
+        if self.id == 0 or host in holders:
+            return host
+        return min(holders, key=engines.index, default=None)
+
+    def is_protected(self, ranks: Iterable[int], wanted: int) -> bool:
+        """Whether every rank's snapshot is on `wanted` engines."""
+        return self.id == 0 or all(len(self.shards.get(rank, ())) >= wanted for rank in ranks)
+
+    def order_copies(
+        self, routes: Mapping[int, Engine], engines: Sequence[Engine], wanted: int
+    ) -> list[tuple[int, Engine, Engine]]:
+        """Return (rank, source, target) of the copies to make, and note them as coming."""
+        orders: list[tuple[int, Engine, Engine]] = []
+        if self.is_protected(routes, wanted):
+            return orders
+        plan = copy_holders(routes, engines, len(engines))
+        for rank, host in routes.items():
+            holders = self.shards.get(rank, set())
+            coming = {target for r, target in self.coming if r == rank}
+            missing = wanted - len(holders | coming)
+            if missing <= 0 or not holders:
+                continue
+            source = host if host in holders else min(holders, key=engines.index)
+            targets = [e for e in (host, *plan[rank]) if e not in holders and e not in coming]
+            for target in targets[:missing]:
+                self.coming[rank, target] = source
+                orders.append((rank, source, target))
+        return orders
+
+
+@dataclass(slots=True)
+class Pending:
+    """A checkpoint under way."""
+
+    id: int
+    position: int
+    ended: frozenset[int]
+    freed: frozenset[int]  # variables freed before the cut: not in the snapshots
+    holders: Mapping[int, tuple[Engine, ...]]
+    tokens: list[Any]
+    cuts: dict[int, Counts] = field(default_factory=dict)
+    saved: dict[int, Saved] = field(default_factory=dict)
+    shards: dict[int, set[Engine]] = field(default_factory=dict)
+
+    def expected(self, ranks: Iterable[int]) -> dict[int, dict[int, int]]:
+        """Return how many messages each of `ranks` was sent before the cuts, by source."""
+        found: dict[int, dict[int, int]] = {rank: {} for rank in ranks}
+        for source, sent in self.cuts.items():
+            for rank, messages in sent.items():
+                if messages:
+                    found[rank][source] = messages
+        return found
+
+    def is_whole(self, routes: Mapping[int, Engine]) -> bool:
+        """Whether every rank's snapshot is on its own engine and has its copies."""
+        return len(self.saved) == len(routes) and all(
+            {host, *self.holders[rank]} <= self.shards.get(rank, set())
+            for rank, host in routes.items()
+        )
+
+    def ready_variables(self) -> set[int]:
+        """Return the variables that have a partition in the snapshots."""
+        return {v for saved in self.saved.values() for v in saved.variables}
+
+    def figures(self) -> dict[str, Any]:
+        """Return what it cost: bytes of the ranks' own snapshots, and the longest pause."""
+        return {
+            "checkpoint": self.id,
+            "bytes": sum(saved.nbytes for saved in self.saved.values()),
+            "copies": sum(
+                saved.nbytes * len(self.holders[rank]) for rank, saved in self.saved.items()
+            ),
+            "pause": max(saved.pause for saved in self.saved.values()),
+        }
+
+    def commit(self, garbage: frozenset[int]) -> Committed:
+        """Return it as committed."""
+        sizes = {rank: saved.nbytes for rank, saved in self.saved.items()}
+        return Committed(self.id, self.position, self.ended, self.shards, garbage, sizes)

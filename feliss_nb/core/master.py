@@ -1,0 +1,449 @@
+"""The master: checkpoints, losses, and the notebook's ledger between them.
+
+Rules
+-----
+* Persist before send: what the notebook submits is in the log before it is injected.
+* Nothing is a checkpoint until it is committed: every rank's snapshot is on its own engine and has
+  its copies. The last committed one stays whole until then.
+* A loss ends a checkpoint under way; so does calling a job off before every rank has cut, which
+  would show in some snapshots only. It is begun anew for those who asked for it.
+* Before it asks for a cut, every rank has begun the same step of each gang: a step that runs ends
+  before the cut, on all ranks, and the next one starts behind it. Until they agree nothing is held
+  back between ranks, so what a step waits for comes as it does without a checkpoint.
+* The epoch rises when a recovery completes; a loss during a recovery extends it.
+* No rank runs in a new epoch before all stand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feliss_nb.core import messages as m
+from feliss_nb.core import tables
+from feliss_nb.core.checkpointing import Checkpoints
+from feliss_nb.core.checkpoints import Committed, Pending
+from feliss_nb.core.fleet import Fleet
+from feliss_nb.core.jobs import Job, SubmissionLog
+from feliss_nb.core.ledger import Ledger
+from feliss_nb.core.placement import new_routes
+from feliss_nb.errors import InternalError, LossError, SessionClosed
+
+Commands = list[Any]
+
+_LIVE = (
+    "running",
+    "preparing",
+    "cutting",
+    "recording",
+)  # ranks run: what the notebook does takes effect
+_OVER = ("failed", "stopped")
+
+
+class Master:
+    """The coordinator's protocol machine.
+
+    Parameters
+    ----------
+    copies : int
+        How many other engines keep each rank's snapshot.
+    replace : bool
+        Whether a lost engine is replaced by a new spare.
+    """
+
+    def __init__(self, copies: int = 1, replace: bool = True) -> None:
+        self.replace = replace
+        self.state = "starting"
+        self.size = 0
+        self.epoch = -1  # of the last completed rollback; the start is epoch 0
+        self.attempt = 0  # counts rollbacks, completed or not
+        self.fleet = Fleet()
+        self.ledger = Ledger(self.fleet)
+        self.checkpoints = Checkpoints(self.fleet, self.ledger, copies)
+        self.restored: set[int] = set()
+        self.protect_waits: list[Any] = []
+        self.gone: dict[m.Engine, m.EngineLost] = {}  # lost before we heard that they had joined
+        self.error: Exception | None = None
+
+    @property
+    def copies(self) -> int:
+        """How many other engines keep each rank's snapshot."""
+        return self.checkpoints.copies
+
+    @property
+    def committed(self) -> Committed:
+        """The checkpoint that a loss goes back to."""
+        return self.checkpoints.committed
+
+    @property
+    def pending(self) -> Pending | None:
+        """The checkpoint under way."""
+        return self.checkpoints.pending
+
+    @property
+    def cut(self) -> int:
+        """The number of the last checkpoint begun."""
+        return self.checkpoints.cut
+
+    @property
+    def wanted(self) -> list[Any]:
+        """The tokens of checkpoints that were asked for and have not begun."""
+        return self.checkpoints.wanted
+
+    @property
+    def engines(self) -> list[m.Engine]:
+        """The engines that live, in the order in which they joined."""
+        return self.fleet.engines
+
+    @property
+    def routes(self) -> dict[int, m.Engine]:
+        """The host of each rank."""
+        return self.fleet.routes
+
+    @property
+    def jobs(self) -> dict[int, Job]:
+        """The jobs whose end is not committed, or whose outcome the notebook has not seen."""
+        return self.ledger.jobs
+
+    @property
+    def log(self) -> SubmissionLog:
+        """What the notebook did since the last committed checkpoint."""
+        return self.ledger.log
+
+    @property
+    def waits(self) -> list[m.Wait]:
+        """The waits that are not yet answered."""
+        return self.ledger.waits
+
+    @property
+    def held(self) -> set[int]:
+        """The variables that the notebook holds."""
+        return self.ledger.variables.held
+
+    # ------------------------------------------------------------ entry
+
+    def handle(self, event: Any) -> Commands:
+        """Take an event of the notebook or the runtime; return what to do."""
+        return self._settled(_EVENTS[type(event)](self, event))
+
+    def hear(self, engine: m.Engine, message: Any) -> Commands:
+        """Take a message of a worker; one from a lost engine or a stale epoch is dropped."""
+        if engine not in self.engines or self.state in _OVER:
+            return []
+        take = _FROM_RANKS.get(type(message))
+        if take is None:
+            return self._settled(_MESSAGES[type(message)](self, engine, message))
+        if self.state not in _LIVE or message.epoch != self.epoch:
+            return []
+        return self._settled(take(self.ledger, message))
+
+    def _settled(self, commands: Commands) -> Commands:
+        """Add what the new state allows: lines of the log, checkpoints, answers."""
+        ledger = self.ledger
+        if self.state in _LIVE:
+            commands += ledger.advance(self.cut)
+        if ledger.diverged is not None and self.state not in _OVER:
+            commands += self._fail(ledger.diverged)
+        if ledger.cancelled:
+            ledger.cancelled = False
+            if self.state == "cutting":
+                commands += self._abort_checkpoint()
+        if self.state == "running" and self.wanted:
+            self._step("checkpoint")
+            commands += self.checkpoints.prepare()
+        if self.state in _LIVE:
+            commands += ledger.answer_waits()
+            if self.protect_waits and self.is_protected():
+                commands += [m.Answer(token) for token in self.protect_waits]
+                self.protect_waits = []
+        return commands
+
+    def _step(self, event: str) -> None:
+        self.state = tables.step(tables.MASTER, self.state, event, "master")
+
+    # ------------------------------------------------------------ the notebook
+
+    def _submit(self, event: m.Submit) -> Commands:
+        if self.state in _OVER:
+            return [self._refusal(event.token)]
+        return self.ledger.submit(event)
+
+    def _wait(self, event: m.Wait) -> Commands:
+        if self.state in _OVER:
+            return [self._refusal(event.token)]
+        self.ledger.waits.append(event)
+        return []
+
+    def _take_checkpoint(self, event: m.TakeCheckpoint) -> Commands:
+        if self.state in _OVER:
+            return [self._refusal(event.token)]
+        self.wanted.append(event.token)
+        return []
+
+    def _wait_protected(self, event: m.WaitProtected) -> Commands:
+        if self.state in _OVER:
+            return [self._refusal(event.token)]
+        self.protect_waits.append(event.token)
+        return []
+
+    def _unwait(self, event: m.Unwait) -> Commands:
+        ledger = self.ledger
+        ledger.waits = [wait for wait in ledger.waits if wait.token != event.token]
+        self.protect_waits = [t for t in self.protect_waits if t != event.token]
+        self.checkpoints.unwant(event.token)
+        return []
+
+    def _cancel_job(self, event: m.CancelJob) -> Commands:
+        self.ledger.cancel(event.job)
+        return []
+
+    def _hold(self, event: m.Hold) -> Commands:
+        self.ledger.variables.hold(event.variable)
+        return []
+
+    def _release(self, event: m.Release) -> Commands:
+        self.ledger.variables.release(event.variable)
+        return []
+
+    def _compared(self, event: m.Compared) -> Commands:
+        return self.ledger.compared(event)
+
+    # ------------------------------------------------------------ checkpoints
+
+    def _begun(self, engine: m.Engine, message: m.Begun) -> Commands:
+        if self.state != "preparing" or message.epoch != self.epoch:
+            return []
+        commands = self.checkpoints.agree(message)
+        if commands is not None:
+            return commands
+        self._step("agreed")
+        return self.checkpoints.begin(self.epoch)
+
+    def _cut_done(self, engine: m.Engine, message: m.CutDone) -> Commands:
+        if not self.checkpoints.cut_done(message):
+            return []
+        self._step("all cut")
+        return self.checkpoints.channels()
+
+    def _saved(self, engine: m.Engine, message: m.Saved) -> Commands:
+        self.checkpoints.saved(engine, message)
+        return self._commit_if_whole()
+
+    def _stored(self, engine: m.Engine, message: m.Stored) -> Commands:
+        return [*self.checkpoints.stored(engine, message), *self._commit_if_whole()]
+
+    def _commit_if_whole(self) -> Commands:
+        if self.state != "recording" or not self.checkpoints.is_whole():
+            return []
+        self._step("commit")
+        return [*self.checkpoints.commit(self.epoch), *self._replicate_missing()]
+
+    def _capture_failed(self, engine: m.Engine, message: m.CaptureFailed) -> Commands:
+        pending = self.checkpoints.current(message.checkpoint)
+        if pending is None:
+            return []
+        tokens, pending.tokens = pending.tokens, []
+        data = {"checkpoint": message.checkpoint, "rank": message.rank, "error": message.error}
+        return [
+            *self._abort_checkpoint(),
+            m.Log("checkpoint-failed", data),
+            *(m.Answer(token, error=message.error) for token in tokens),
+        ]
+
+    def _abort_checkpoint(self) -> Commands:
+        """Drop the checkpoint under way; those who asked for it get the next one."""
+        if self.pending is None:
+            return []
+        self._step("abort")
+        return self.checkpoints.abort()
+
+    def _replicate_missing(self) -> Commands:
+        """Make anew the copies that a loss destroyed."""
+        return self.checkpoints.replicate_missing() if self.state in _LIVE else []
+
+    def is_protected(self) -> bool:
+        """Whether every snapshot of the committed checkpoint has its copies."""
+        return self.checkpoints.is_protected()
+
+    # ------------------------------------------------------------ engines
+
+    def _start(self, event: m.Start) -> Commands:
+        self._step("stand up")
+        self.size = event.size
+        self.engines[:] = [*event.engines, *(e for e in self.engines if e not in event.engines)]
+        self.fleet.routes = {rank: self.engines[rank] for rank in range(event.size)}
+        joined = [m.Log("engine-joined", {"engine": engine}) for engine in self.engines]
+        commands = [*joined, *self._roll_back()]
+        for lost in [self.gone[engine] for engine in self.engines if engine in self.gone]:
+            commands += self._lost(lost)
+        return commands
+
+    def _joined(self, event: m.EngineJoined) -> Commands:
+        if event.engine in (*self.engines, *self.gone) or self.state in _OVER:
+            return []
+        self.engines.append(event.engine)
+        return [m.Log("engine-joined", {"engine": event.engine}), *self._replicate_missing()]
+
+    def _suspect(self, event: m.EngineSuspect) -> Commands:
+        if event.engine not in self.engines or event.engine in self.fleet.suspects:
+            return []
+        self.fleet.suspects.add(event.engine)
+        data = {"engine": event.engine, "why": event.why}
+        return [m.Log("fencing", data), m.Fence(event.engine)]
+
+    def _lost(self, event: m.EngineLost) -> Commands:
+        lost = event.engine
+        if self.state in _OVER:
+            return []
+        if lost not in self.engines:
+            self.gone[lost] = event
+            return []
+        ranks = self.fleet.remove(lost)
+        self.committed.lose(lost)
+        data = {"engine": lost, "ranks": ranks, "why": event.why}
+        commands: Commands = [m.Log("engine-lost", data)]
+        if self.replace:
+            commands.append(m.Replace())
+        commands += self._abort_checkpoint()
+        if not ranks and self.state != "recovering":
+            return commands + self._replicate_missing()
+        if not self.engines:
+            return commands + self._fail(LossError("every engine of this session was lost"))
+        self._step("loss")
+        return commands + self._roll_back()
+
+    def _roll_back(self) -> Commands:
+        """Stand every rank up from the committed checkpoint, under the next epoch."""
+        committed, fleet = self.committed, self.fleet
+        trusted = fleet.by_trust()
+        fleet.routes = new_routes(fleet.routes, trusted, committed.shards)
+        sources: dict[int, m.Engine | None] = {}
+        for rank, host in fleet.routes.items():
+            sources[rank] = committed.source(rank, host, trusted)
+            if sources[rank] is None:
+                return self._fail(
+                    LossError(
+                        f"rank {rank} and every copy of it were lost (copies={self.copies}); the "
+                        "session cannot go on: start a new one, with more copies= if losses come "
+                        "close together"
+                    )
+                )
+        self.attempt += 1
+        self.restored = set()
+        rollback = m.Rollback(
+            self.epoch + 1,
+            self.attempt,
+            committed.id,
+            self.cut,
+            dict(fleet.routes),
+            sources,
+            committed.garbage,
+        )
+        moved = {rank: engine for rank, engine in sources.items() if engine != fleet.routes[rank]}
+        data = {"epoch": self.epoch + 1, "checkpoint": committed.id, "routes": dict(fleet.routes)}
+        return [m.Log("recovering", {**data, "read_from": moved}), *fleet.to_all(rollback)]
+
+    def _restored(self, engine: m.Engine, message: m.Restored) -> Commands:
+        if self.state != "recovering" or message.attempt != self.attempt:
+            return []
+        self.restored.add(message.rank)
+        self.committed.add(message.rank, engine)
+        if len(self.restored) < self.size:
+            return []
+        self._step("all restored")
+        self.epoch += 1
+        kind = "recovered" if self.epoch else "started"
+        return [
+            *self.ledger.undo(self.committed),
+            *self.fleet.to_all(m.Resume(self.epoch)),
+            m.Log(kind, {"epoch": self.epoch, "checkpoint": self.committed.id}),
+            *self._replicate_missing(),
+        ]
+
+    def _restore_failed(self, engine: m.Engine, message: m.RestoreFailed) -> Commands:
+        if self.state != "recovering" or message.attempt != self.attempt:
+            return []
+        holders = self.committed.shards.get(message.rank, set())
+        holders -= {message.source, engine}
+        data = {"rank": message.rank, "source": message.source, "error": message.error}
+        failed = m.Log("restore-failed", data)
+        if not holders:
+            text = (
+                f"rank {message.rank} could not be loaded from any copy of checkpoint "
+                f"{self.committed.id}: {message.error}"
+            )
+            return [failed, *self._fail(LossError(text))]
+        self._step("loss")
+        return [failed, *self._roll_back()]
+
+    # ------------------------------------------------------------ the end
+
+    def _fail(self, error: Exception) -> Commands:
+        self._step("fail")
+        self.error = error
+        return [m.Log("failed", {"error": str(error)}), *self._refuse_all()]
+
+    def _stop(self, event: m.Stop) -> Commands:
+        if self.state == "stopped":
+            return []
+        self._step("stop")
+        return [*self._refuse_all(), m.Log("stopped")]
+
+    def _refusal(self, token: Any) -> m.Answer:
+        closed = SessionClosed("this session was stopped; start another with feliss_nb.start()")
+        return m.Answer(token, error=self.error or closed)
+
+    def _refuse_all(self) -> Commands:
+        waits = [wait.token for wait in self.ledger.waits]
+        tokens = [*waits, *self.protect_waits, *self.checkpoints.give_up()]
+        self.ledger.waits, self.protect_waits = [], []
+        return [self._refusal(token) for token in tokens]
+
+    def check_invariants(self) -> None:
+        """Raise InternalError where something does not hold."""
+        self.ledger.check_invariants()
+        if (self.pending is not None) != (self.state in ("cutting", "recording")):
+            raise InternalError(f"master: {self.state} with checkpoint {self.pending}")
+        if self.state in _OVER and (self.waits or self.wanted or self.protect_waits):
+            raise InternalError(f"master: {self.state}, and somebody waits")
+        if self.state in (*_LIVE, "recovering") and len(self.routes) != self.size:
+            raise InternalError(f"master: {self.size} ranks, routes {self.routes}")
+        if self.state in _LIVE and not set(self.routes.values()) <= set(self.engines):
+            raise InternalError(f"master: routes {self.routes} to lost engines")
+        holders = {engine for shards in self.committed.shards.values() for engine in shards}
+        if not holders <= set(self.engines):
+            raise InternalError("master: copies counted on lost engines")
+
+
+_EVENTS: dict[type, Any] = {
+    m.Start: Master._start,
+    m.Submit: Master._submit,
+    m.Wait: Master._wait,
+    m.Unwait: Master._unwait,
+    m.CancelJob: Master._cancel_job,
+    m.Hold: Master._hold,
+    m.Release: Master._release,
+    m.TakeCheckpoint: Master._take_checkpoint,
+    m.WaitProtected: Master._wait_protected,
+    m.EngineJoined: Master._joined,
+    m.EngineSuspect: Master._suspect,
+    m.EngineLost: Master._lost,
+    m.Compared: Master._compared,
+    m.Stop: Master._stop,
+}
+
+_MESSAGES: dict[type, Any] = {
+    m.Restored: Master._restored,
+    m.RestoreFailed: Master._restore_failed,
+    m.Begun: Master._begun,
+    m.CutDone: Master._cut_done,
+    m.Saved: Master._saved,
+    m.Stored: Master._stored,
+    m.CaptureFailed: Master._capture_failed,
+}
+
+_FROM_RANKS: dict[type, Any] = {  # they count in the epoch that they were sent in only
+    m.Report: Ledger.report,
+    m.StepReady: Ledger.step_ready,
+    m.Output: Ledger.output,
+    m.Failed: Ledger.failed,
+}

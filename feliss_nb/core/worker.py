@@ -1,0 +1,312 @@
+"""The machine of an engine: the ranks that it hosts and the snapshots that it keeps.
+
+Rules
+-----
+* The master's words come in order; a rollback retires every rank at once and waits for nobody.
+* Messages of another epoch are dropped.
+* What the master said behind a cut takes effect behind it: while the capture of a rank here is not
+  taken, the words that would show in it are put off.
+* An ack never outruns its snapshot: the runtime reports ``stored`` when the bytes are in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from feliss_nb.core import messages as m
+from feliss_nb.core.ids import NOTEBOOK
+from feliss_nb.core.rank import Rank
+
+Commands = list[Any]
+
+
+class Worker:
+    """The protocol machine of one engine; without ranks it is a spare.
+
+    Parameters
+    ----------
+    engine : str
+        Its identity.
+    """
+
+    def __init__(self, engine: m.Engine) -> None:
+        self.engine = engine
+        self.epoch = -1
+        self.attempt = 0
+        self.checkpoint = 0
+        self.start_cut = 0
+        self.routes: Mapping[int, m.Engine] = {}
+        self.sources: Mapping[int, m.Engine | None] = {}
+        self.garbage: frozenset[int] = frozenset()
+        self.ranks: dict[int, Rank] = {}
+        self.holders: dict[int, tuple[m.Engine, ...]] = {}
+        self.shards: set[tuple[int, int]] = set()  # (checkpoint, rank) in this engine's store
+        self.awaited: set[int] = set()  # ranks whose snapshot is on its way here
+        self.deferred: list[Any] = []  # words of the master that wait for the captures
+
+    def handle(self, message: Any) -> Commands:
+        """Take a message of the master; return what to do."""
+        if isinstance(message, _BEHIND_CUT) and self._is_cutting():
+            self.deferred.append(message)
+            return []
+        commands: Commands = _FROM_MASTER[type(message)](self, message)
+        return commands
+
+    def _is_cutting(self) -> bool:
+        return any(
+            rank.state == "cutting" or (rank.state == "recording" and not rank.captured)
+            for rank in self.ranks.values()
+        )
+
+    def _catch_up(self) -> Commands:
+        """Do what was put off, once every rank here is captured."""
+        if not self.deferred or self._is_cutting():
+            return []
+        deferred, self.deferred = self.deferred, []
+        return [command for message in deferred for command in self.handle(message)]
+
+    # ------------------------------------------------------------ the master's words
+
+    def _rollback(self, message: m.Rollback) -> Commands:
+        commands: Commands = [m.Retire(rank) for rank in self.ranks]
+        for old in self.ranks.values():
+            old.retire()
+        self.epoch, self.attempt = message.epoch, message.attempt
+        self.checkpoint, self.start_cut = message.checkpoint, message.cut
+        self.routes, self.sources = message.routes, message.sources  # never changed
+        self.garbage = message.garbage
+        mine = [rank for rank, engine in self.routes.items() if engine == self.engine]
+        self.ranks = {rank: Rank(rank, self.epoch) for rank in mine}
+        self.awaited, self.deferred = set(), []
+        for rank in mine:
+            source = self.sources.get(rank)
+            if self.checkpoint == 0 or (self.checkpoint, rank) in self.shards:
+                commands.append(m.Load(rank, self.checkpoint))
+            elif source is None or source == self.engine:
+                commands += self.load_failed(rank, "the snapshot is not here")
+            else:
+                self.awaited.add(rank)
+                want = m.Want(self.checkpoint, rank, self.engine)
+                commands.append(m.ToEngine(source, want))
+        return commands
+
+    def _resume(self, message: m.Resume) -> Commands:
+        commands: Commands = []
+        for rank in self.ranks.values():
+            rank.resume()
+            commands.append(m.Run(rank.rank))
+        return commands
+
+    def _prepare(self, message: m.Prepare) -> Commands:
+        commands: Commands = []
+        for rank in self.ranks.values():
+            rank.prepare(message.round, message.limits)
+            commands += [*self._tell_begun(rank), m.Run(rank.rank)]
+        return commands
+
+    def _start_step(self, message: m.StartStep) -> Commands:
+        for rank in self.ranks.values():
+            rank.released[message.gang] = message.step
+        return [m.Run(rank) for rank in self.ranks]
+
+    def _tell_begun(self, rank: Rank) -> Commands:
+        begun = rank.take_begun()
+        return (
+            []
+            if begun is None
+            else [m.ToMaster(m.Begun(self.epoch, begun[0], rank.rank, begun[1]))]
+        )
+
+    def _cut(self, message: m.Cut) -> Commands:
+        idle = [rank for rank in self.ranks.values() if rank.ask_cut(message.checkpoint)]
+        self.holders = dict(message.holders)
+        return [command for rank in idle for command in self.cut_now(rank)]
+
+    def _channels(self, message: m.Channels) -> Commands:
+        commands: Commands = []
+        for rank in self.ranks.values():
+            if rank.state == "recording" and rank.cut == message.checkpoint:
+                rank.expected = message.expected.get(rank.rank, {})
+                commands += self.try_seal(rank)
+        return commands
+
+    def _commit(self, message: m.Commit) -> Commands:
+        self.checkpoint = message.checkpoint
+        self.shards = {shard for shard in self.shards if shard[0] >= message.checkpoint}
+        return [m.Drop(older=message.checkpoint), *self._free(m.Free(message.garbage))]
+
+    def _abort(self, message: m.Abort) -> Commands:
+        commands: Commands = []
+        for rank in self.ranks.values():
+            rank.abort(message.checkpoint)
+            commands += [m.Discard(rank.rank, message.checkpoint), m.Run(rank.rank)]
+        self.shards = {shard for shard in self.shards if shard[0] != message.checkpoint}
+        return [*commands, m.Drop(exactly=message.checkpoint), *self._catch_up()]
+
+    def _inject(self, message: m.Inject) -> Commands:
+        self.ranks[message.rank].deliver(NOTEBOOK, message.cut, message.continuation)
+        return [m.Run(message.rank)]
+
+    def _forget(self, message: m.Forget) -> Commands:
+        for rank in self.ranks.values():
+            rank.give_up(message.outputs)
+            rank.forget(message.jobs)
+        return [
+            *(word for rank in self.ranks.values() for word in self._tell_begun(rank)),
+            *(m.JobOver(job) for job in message.jobs),
+            *(m.Run(rank) for rank in self.ranks),
+        ]
+
+    def _cancel(self, message: m.Cancel) -> Commands:
+        commands: Commands = []
+        for rank in self.ranks.values():
+            rank.cancel(message.job, message.outputs)
+            commands += [m.StopJob(rank.rank, message.job), m.Run(rank.rank)]
+            commands += self._tell_begun(rank)
+        return commands
+
+    def _free(self, message: m.Free) -> Commands:
+        if not message.variables:
+            return []
+        for rank in self.ranks.values():
+            rank.free(message.variables)
+        return [m.Delete(message.variables)]
+
+    def _replicate(self, message: m.Replicate) -> Commands:
+        if (message.checkpoint, message.rank) not in self.shards:
+            return []  # dropped since: a newer checkpoint stands
+        return [m.SendShard(message.target, message.checkpoint, message.rank)]
+
+    # ------------------------------------------------------------ peers
+
+    def deliver(
+        self, epoch: int, rank: int, source: int, cut: int, continuation: m.Continuation
+    ) -> Commands:
+        """Take a continuation from another rank; one of another epoch is dropped."""
+        target = self.ranks.get(rank)
+        if epoch != self.epoch or target is None:
+            return []
+        target.deliver(source, cut, continuation)
+        return [m.Run(rank), *self.try_seal(target)]
+
+    def want(self, message: m.Want) -> Commands:
+        """Another engine asks for a snapshot."""
+        if (message.checkpoint, message.rank) not in self.shards:
+            return []
+        return [m.SendShard(message.engine, message.checkpoint, message.rank)]
+
+    # ------------------------------------------------------------ the runtime's words
+
+    def finished(self, rank: Rank) -> Commands:
+        """The rank's continuation has ended."""
+        return self.cut_now(rank) if rank.finish() else self._tell_begun(rank)
+
+    def next(self, rank: Rank) -> tuple[m.Continuation | None, Commands]:
+        """Take the rank's next continuation that can start, or None; and what to do first."""
+        continuation = rank.next()
+        if rank.to_announce is None:
+            return continuation, []
+        (gang, step), rank.to_announce = rank.to_announce, None
+        return continuation, [m.ToMaster(m.StepReady(self.epoch, rank.rank, gang, step))]
+
+    def cut_now(self, rank: Rank) -> Commands:
+        """Cut a rank between two continuations."""
+        checkpoint = rank.asked
+        image = rank.make_cut()
+        done = m.CutDone(self.epoch, checkpoint, rank.rank, dict(rank.sent_total))
+        return [m.Capture(rank.rank, checkpoint, image), m.ToMaster(done)]
+
+    def captured(self, rank: Rank, checkpoint: int) -> Commands:
+        """The capture of `checkpoint` is taken."""
+        if rank.state != "recording" or rank.cut != checkpoint:
+            return []
+        rank.captured = True
+        return [*self.try_seal(rank), *self._catch_up()]
+
+    def capture_failed(self, rank: Rank, checkpoint: int, error: Any) -> Commands:
+        """The rank's state could not be written; this may show after the sealing only."""
+        if rank.state == "retired" or rank.cut != checkpoint:
+            return []
+        failed = m.CaptureFailed(self.epoch, checkpoint, rank.rank, error)
+        return [m.ToMaster(failed)]
+
+    def try_seal(self, rank: Rank) -> Commands:
+        """End the recording if nothing more can arrive."""
+        if not rank.is_sealed():
+            return []
+        channel = rank.seal()
+        return [m.Seal(rank.rank, rank.cut, channel, self.holders.get(rank.rank, ()))]
+
+    def kept(self, saved: m.Saved) -> Commands:
+        """The rank's own snapshot is in the store."""
+        self.shards.add((saved.checkpoint, saved.rank))
+        return [m.ToMaster(saved)]
+
+    def stored(self, checkpoint: int, rank: int) -> Commands:
+        """A copy came in and is in the store."""
+        if checkpoint < self.checkpoint:
+            return [m.Drop(older=self.checkpoint)]  # it came too late
+        self.shards.add((checkpoint, rank))
+        commands: Commands = [m.ToMaster(m.Stored(checkpoint, rank))]
+        if checkpoint == self.checkpoint and rank in self.awaited:
+            self.awaited.discard(rank)
+            commands.append(m.Load(rank, checkpoint))
+        return commands
+
+    def loaded(
+        self,
+        rank: Rank,
+        image: m.RankImage,
+        channel: tuple[tuple[int, m.Continuation], ...],
+        ready: frozenset[int],
+    ) -> Commands:
+        """A rank's snapshot was read; one of an old epoch is dropped."""
+        if rank.state != "loading":
+            return []
+        rank.load(image, channel, ready, self.start_cut)
+        rank.free(self.garbage)
+        restored = m.Restored(self.epoch, self.attempt, rank.rank)
+        return [m.Delete(self.garbage), m.ToMaster(restored)]
+
+    def load_failed(self, rank: int, error: Any) -> Commands:
+        """A rank's snapshot could not be read."""
+        source = self.sources.get(rank) or self.engine
+        self.shards.discard((self.checkpoint, rank))
+        failed = m.RestoreFailed(self.epoch, self.attempt, rank, source, error)
+        return [m.ToMaster(failed)]
+
+    def reports(self) -> Commands:
+        """Tell the master the counters of jobs that have nothing left here."""
+        commands: Commands = []
+        for rank in self.ranks.values():
+            if rank.state in ("loading", "restored", "retired"):
+                continue
+            jobs = rank.report()
+            if jobs:
+                commands.append(m.ToMaster(m.Report(self.epoch, rank.rank, jobs)))
+        return commands
+
+    def check_invariants(self) -> None:
+        """Raise InternalError where something does not hold."""
+        for rank in self.ranks.values():
+            rank.check_invariants()
+
+
+_BEHIND_CUT = (m.Forget, m.Free)  # an Inject carries the cut's number; see Rank.deliver
+
+_FROM_MASTER: dict[type, Any] = {
+    m.Rollback: Worker._rollback,
+    m.Resume: Worker._resume,
+    m.StartStep: Worker._start_step,
+    m.Prepare: Worker._prepare,
+    m.Cut: Worker._cut,
+    m.Channels: Worker._channels,
+    m.Commit: Worker._commit,
+    m.Abort: Worker._abort,
+    m.Inject: Worker._inject,
+    m.Forget: Worker._forget,
+    m.Cancel: Worker._cancel,
+    m.Free: Worker._free,
+    m.Replicate: Worker._replicate,
+}

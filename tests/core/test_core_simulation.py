@@ -1,0 +1,249 @@
+"""Whole sessions in the simulator: whatever is lost, the notebook sees what it sees without a loss.
+
+After every event the simulator checks each machine and the whole world (`simulator_checks`): every
+continuation in exactly one place, counters that agree with what is under way, snapshots kept where
+the master counts on them; at each answered wait, that nothing it waited for is alive; at each
+commit, that the cut is consistent; at each end by loss, that a rank and all its copies were lost.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from core_helpers import (
+    all_ops,
+    faults,
+    outcome,
+    plain_ops,
+    plans,
+    programs,
+    worlds,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from feliss_nb.core import messages as m
+from feliss_nb.errors import LossError, ReplayDiverged
+from feliss_nb.lab.campaign import inject, undisturbed
+from feliss_nb.lab.simulator import Hang, Simulation
+
+EVERYTHING = [
+    ("tree", 0, 0, 3),
+    ("checkpoint",),
+    ("shuffle", 0, 2),
+    ("fill_and_read", 0, 3),
+    ("keep_and_follow", 0, 5),
+    ("loop", 0, 2),
+    ("fail", 2),
+    ("cancel", 1),
+    ("walk", 0, 3, 4),
+    ("ring", 0, 1, 9),
+]
+THOROUGH = settings(max_examples=150, suppress_health_check=list(HealthCheck))
+
+
+def play(world: dict[str, Any], program: list[Any], plan: list[Any]) -> Simulation:
+    sim = Simulation(**world)
+    sim.submit(program)
+    for wait, fault in plan:
+        until = sim.events + wait
+        sim.run_until(lambda until=until: sim.events >= until)
+        inject(sim, *fault)
+    return sim
+
+
+# ---------------------------------------------------------------- the same result
+
+
+@THOROUGH
+@given(worlds, programs, plans)
+def test_a_run_with_losses_gives_what_a_run_without_gives(world, program, plan):
+    sim = play(world, program, plan)
+    seen = outcome(sim)
+    if seen is not None:
+        assert seen == undisturbed(world["workers"], program)
+        _no_garbage_is_left(sim)
+
+
+@THOROUGH
+@given(worlds, st.lists(all_ops, max_size=3), st.integers(0, 40))
+def test_one_loss_is_always_tolerated(world, program, when):
+    world = {**world, "copies": 1, "workers": max(world["workers"], 2)}
+    sim = Simulation(**world)
+    sim.submit(program)
+    sim.run_until(lambda: sim.master.epoch == 0 and sim.events >= when * 10)
+    sim.kill(sim.host(when % sim.size))
+    assert sim.run() == undisturbed(world["workers"], program)
+
+
+def _no_garbage_is_left(sim: Simulation) -> None:
+    """Every variable was dropped; what only garbage reaches goes one commit later."""
+    for _ in range(3):
+        sim.settle()
+        sim.ask(m.TakeCheckpoint)
+    sim.settle()
+    for engine in sim.engines.values():
+        left = {v for runner in engine.runners.values() for v in runner.partitions}
+        assert not (left and engine.alive and sim.master.state == "running")
+
+
+@pytest.mark.parametrize("victim", range(3))
+def test_a_kill_at_every_moment(victim):
+    """Not at random: the host of one rank dies at the n-th event, for n all over the run."""
+    want = undisturbed(3, EVERYTHING)
+    for when in range(5, 700, 13):
+        sim = Simulation(1, check_every=5)
+        sim.submit(EVERYTHING)
+        sim.run_until(lambda sim=sim, when=when: sim.events >= when)
+        sim.kill(sim.host(victim) if sim.master.routes else sim.living()[victim])
+        assert sim.run() == want
+
+
+# ---------------------------------------------------------------- any order of events
+
+
+class Session(RuleBasedStateMachine):
+    """Programs, faults and joins in any order; every program must come to its own result."""
+
+    @initialize(world=worlds)
+    def begin(self, world: dict[str, Any]) -> None:
+        self.world = world
+        self.sim = Simulation(**world)
+        self.notebooks: list[tuple[Any, list[Any]]] = []
+
+    @rule(program=st.lists(plain_ops, max_size=3))
+    def submit(self, program: list[Any]) -> None:
+        if len(self.notebooks) < 3:
+            self.notebooks.append((self.sim.submit(program), program))
+
+    @rule(events=st.integers(1, 80))
+    def go_on(self, events: int) -> None:
+        until = self.sim.events + events
+        self.sim.run_until(lambda: self.sim.events >= until)
+
+    @rule(fault=faults)
+    def fault(self, fault: tuple[str, int]) -> None:
+        inject(self.sim, *fault)
+
+    @rule()
+    def everything_dies(self) -> None:
+        for engine in self.sim.living()[1:]:
+            self.sim.kill(engine)
+
+    def teardown(self) -> None:
+        if hasattr(self, "sim") and outcome(self.sim) is not None:
+            self.sim.check_invariants()
+            for notebook, program in self.notebooks:
+                assert notebook.outcome == undisturbed(self.world["workers"], program)[0]
+
+
+Session.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=25, suppress_health_check=list(HealthCheck)
+)
+TestSession = Session.TestCase
+
+
+# ---------------------------------------------------------------- the cut
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(2, 4), st.integers(1, 9), st.integers(1, 20))
+def test_a_committed_cut_conserves_what_walks_about(seed, workers, amount, hops):
+    """What is in the partitions, pools and channels of a cut is what was given out before it."""
+    sim = Simulation(seed, workers=workers, checkpoint_every=2.0, delay=3.0)
+    sim.submit([("walk", 0, amount, hops)])
+    positions: list[int] = []
+    totals: list[int] = []
+
+    def look(shards: list[Any]) -> None:
+        works = [c.work for s in shards for c in [*s.image.pool, *(c for _, c in s.channel)]]
+        total = sum(args[1] for name, args in works if name == "walk")
+        total += sum(shard.partitions.get(1, 0) for shard in shards)
+        before = bool(positions) and positions[0] < sim.master.committed.position
+        assert total == (amount * workers if before else 0)
+        totals.append(total)
+
+    sim.commits.append(look)
+    while sim.askers and "end" not in sim.notebooks[0].outcome and sim.step():
+        if not positions:
+            jobs = sim.master.jobs.values()
+            positions += [job.position for job in jobs if job.label == "walk"]
+    assert totals
+
+
+# ---------------------------------------------------------------- replay
+
+
+def lying(same: int, seed: int) -> Simulation:
+    """A session whose notebook has fetched something, and then loses a worker."""
+    sim = Simulation(seed, workers=2)
+    sim.submit([("lies", same, lambda: sim.rng.random()), ("wait",)])
+    sim.run_until(lambda: "done" in sim.notebooks[0].outcome)
+    sim.kill(sim.host(0))
+    return sim
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_result_that_a_replay_does_not_give_again_is_an_error(seed):
+    sim = lying(0, seed)
+    with pytest.raises(ReplayDiverged, match="replay diverged"):
+        sim.run()
+    assert sim.master.state == "failed"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_equal_result_with_another_digest_is_none(seed):
+    sim = lying(7, seed)
+    assert sim.run()
+
+
+# ---------------------------------------------------------------- the simulator itself
+
+
+def test_the_same_seed_gives_the_same_run():
+    def run() -> list[Any]:
+        sim = Simulation(5, check_every=0)
+        sim.submit(EVERYTHING)
+        sim.run_until(lambda: sim.events >= 200)
+        sim.kill(sim.host(1))
+        sim.run()
+        return [sim.now, sim.events, *sim.log]
+
+    assert repr(run()) == repr(run())
+
+
+def test_a_session_that_nobody_answers_is_called_a_hang():
+    sim = Simulation(0, workers=1, spares=0)
+    sim.drive(iter_wait())
+    sim.master.ledger.busy[-1] = None  # somebody's bug
+    sim.check_every = 0
+    with pytest.raises(Hang, match="nothing more happens"):
+        sim.run()
+
+
+def iter_wait() -> Any:
+    yield lambda token: m.Wait(token, None)
+
+
+def test_losing_everything_is_an_error_for_the_notebook():
+    sim = Simulation(0, workers=2, replace=False)
+    sim.submit(EVERYTHING)
+    sim.run_until(lambda: sim.events >= 100)
+    for engine in sim.living():
+        sim.kill(engine)
+    with pytest.raises(LossError):
+        sim.run()
+
+
+def test_how_fast_it_is(capsys):
+    """No assertion: a figure to look at when it falls."""
+    sim = Simulation(0, workers=8, spares=1, checkpoint_every=20.0, check_every=0)
+    sim.submit(EVERYTHING * 5)
+    begun = time.perf_counter()
+    sim.run()
+    rate = sim.events / (time.perf_counter() - begun)
+    with capsys.disabled():
+        print(f" [{sim.events} events of 8 workers, {rate:,.0f} a second]", end="")  # noqa: T201
