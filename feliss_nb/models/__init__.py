@@ -1,0 +1,1 @@
+"""Programming models: ordinary code over a Session, written with continuations and handles."""
