@@ -1,0 +1,35 @@
+"""The only place with threads, clocks, sockets and ipyparallel.
+
+``engine`` runs a worker inside an ipyparallel engine, ``driver`` the master inside the notebook's
+process; ``session`` and ``variable`` are what a user holds, ``here`` what a continuation sees.
+"""
+
+from feliss_nb.runtime.cluster import OwnCluster, check_client
+from feliss_nb.runtime.events import Event, EventLog
+from feliss_nb.runtime.here import Call, Here, continuation, here, needs_of
+from feliss_nb.runtime.job import Job
+from feliss_nb.runtime.mpiexec import check_kind
+from feliss_nb.runtime.session import BaseSession, live_sessions
+from feliss_nb.runtime.status import Checkpoint, Status
+from feliss_nb.runtime.variable import Variable
+from feliss_nb.runtime.waiting import check_seconds
+
+__all__ = [
+    "BaseSession",
+    "Call",
+    "Checkpoint",
+    "Event",
+    "EventLog",
+    "Here",
+    "Job",
+    "OwnCluster",
+    "Status",
+    "Variable",
+    "check_client",
+    "check_kind",
+    "check_seconds",
+    "continuation",
+    "here",
+    "live_sessions",
+    "needs_of",
+]

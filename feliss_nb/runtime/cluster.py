@@ -1,0 +1,387 @@
+"""ipyparallel engines: started, found, killed, stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import ipyparallel as ipp
+import psutil
+from traitlets.config import Config
+
+from feliss_nb.errors import FelissError, UsageError
+from feliss_nb.runtime import mpiexec
+from feliss_nb.runtime.owner import Process, private_directory, start_time
+
+# The hub registers an engine after it answered a beat, so a short period starts engines sooner. A
+# stopped process is taken for lost after MISSES beats, 5 s: a busy machine delays beats, and
+# fencing a live engine costs a recovery.
+BEAT = 250  # ms
+MISSES = 20
+
+
+class Engines(Protocol):
+    """Where a session's engines come from."""
+
+    directory: Path
+    own: bool
+
+    def start(self, count: int, timeout: float, on_wait: Callable[[str], None]) -> list[int]:
+        """Return the ids of `count` engines that are up."""
+
+    def add(self) -> int | None:
+        """Start one more engine and return its id; None if that cannot be done here."""
+
+    def ids(self) -> set[int]:
+        """Return the ids of the engines that the hub takes for alive."""
+
+    def execute(self, engine: int, code: str) -> Any:
+        """Run code on an engine; return a handle of its outcome."""
+
+    def client(self) -> ipp.Client:
+        """Return a client for the user."""
+
+    def stop(self) -> None:
+        """End what was started here, and leave nothing."""
+
+
+class OwnCluster:
+    """A controller and engines of this session, in its private directory.
+
+    Parameters
+    ----------
+    engines : {"local", "mpi"}
+        Whether each engine is started by itself, or all of them by one mpiexec.
+    """
+
+    own = True
+
+    def __init__(self, engines: str = "local") -> None:
+        options: dict[str, Any] = {}
+        self._is_mpi = engines == "mpi"
+        if self._is_mpi:
+            found = mpiexec.find_mpiexec()
+        self.directory = private_directory()
+        self._shared = mpiexec.memory_directory(self.directory)
+        if self._is_mpi:
+            self._shared.mkdir(mode=0o700)
+            launcher = {
+                "mpi_cmd": mpiexec.command(found),
+                "mpi_args": mpiexec.arguments(self.directory),
+            }
+            options = {"engines": "mpi", "config": Config({"MPIEngineSetLauncher": launcher})}
+        self._lock = threading.Lock()
+        self._processes: list[Process] = []
+        self._client: ipp.Client | None = None
+        self._users: ipp.Client | None = None
+        try:
+            self._write_configuration()
+            self._cluster = ipp.Cluster(
+                profile_dir=str(self.directory / "profile"),
+                cluster_id="feliss",
+                controller_args=[
+                    f"--HeartMonitor.period={BEAT}",
+                    f"--HeartMonitor.max_heartmonitor_misses={MISSES}",
+                ],
+                log_level=logging.CRITICAL,
+                shutdown_atexit=False,
+                **options,
+            )
+        except BaseException:  # Ctrl-C: nobody else knows of the directory yet
+            shutil.rmtree(self.directory, ignore_errors=True)
+            shutil.rmtree(self._shared, ignore_errors=True)
+            raise
+
+    def _write_configuration(self) -> None:
+        """Let controller and engines end with this process: the files are read as they start."""
+        profile = self.directory / "profile"
+        profile.mkdir(mode=0o700)
+        me, started = os.getpid(), start_time(os.getpid())
+        package = str(Path(__file__).parents[2])
+        paths = f"import sys\nif {package!r} not in sys.path:\n    sys.path.append({package!r})\n"
+        directories = [str(self.directory), str(self._shared)]
+        controller = (
+            f"{paths}from feliss_nb.runtime.owner import end_controller_with\n"
+            f"end_controller_with({me}, {started}, {directories!r})\n"
+        )
+        engine = (
+            f"{paths}{_NOT_OF_MPI}from feliss_nb.runtime.owner import end_engine_with\n"
+            f"end_engine_with({me}, {started}, {directories!r})\n"
+            "import feliss_nb.runtime.engine\n"  # while the engine waits for its registration
+        )
+        (profile / "ipcontroller_config.py").write_text(controller)
+        (profile / "ipengine_config.py").write_text(engine)
+
+    def start(self, count: int, timeout: float, on_wait: Callable[[str], None]) -> list[int]:
+        """Start the controller and `count` engines; wait until they are registered."""
+        on_wait("the controller")
+        self._cluster.start_controller_sync()
+        self._cluster.start_engines_sync(n=count)
+        # One that is started later gets no place in the world of these: it may as well be local.
+        self._cluster.engine_launcher_class = "local"
+        self._note_processes()
+        self._client = self._connect()
+        deadline = time.monotonic() + timeout
+        while len(self.ids()) < count:
+            on_wait(f"engines: {len(self.ids())} of {count} are up")
+            if any(process.ended() for process in self._processes):
+                raise FelissError(
+                    "an engine or the controller ended while it was starting: see whether it was "
+                    "killed (memory?), or whether python -m ipyparallel.engine fails on its own"
+                )
+            if time.monotonic() > deadline:
+                raise FelissError(
+                    f"only {len(self.ids())} of {count} engines came up in {timeout:.0f} s; "
+                    "give start() a longer timeout= on a slow machine"
+                )
+            time.sleep(0.01)
+        if self._is_mpi:
+            # Engines outlive an mpiexec that is killed, and are nobody's children then.
+            for process in list(self._processes):
+                self._note(_children(process.pid))
+        return sorted(self.ids())
+
+    def _connect(self) -> ipp.Client:
+        client: ipp.Client = self._cluster.connect_client_sync()
+        return client
+
+    def _note_processes(self) -> None:
+        """Hold on to the controller and the engine sets, to end them when all else fails."""
+        pids = [self._cluster.controller.pid] if self._cluster.controller else []
+        for engine_set in self._cluster.engines.values():
+            for launcher in getattr(engine_set, "launchers", {0: engine_set}).values():
+                pids.append(launcher.pid)
+        self._note(pids)
+
+    def _note(self, pids: Iterable[int]) -> None:
+        for pid in pids:
+            if pid and pid > 0 and all(process.pid != pid for process in self._processes):
+                try:
+                    self._processes.append(Process(pid))
+                except ProcessLookupError:
+                    continue
+
+    def add(self) -> int | None:
+        """Start one more engine; wait until it is registered."""
+        with self._lock:
+            if self._client is None:
+                return None
+            before = set(self._client.ids)
+            self._cluster.start_engines_sync(n=1)
+            self._note_processes()
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and self._client is not None:
+                new = set(self._client.ids) - before
+                if new:
+                    return min(new)
+                time.sleep(0.02)
+            return None
+
+    def ids(self) -> set[int]:
+        """Return the ids of the engines that the hub takes for alive."""
+        return set(self._client.ids) if self._client is not None else set()
+
+    def execute(self, engine: int, code: str) -> Any:
+        """Run code on an engine; return the asynchronous result."""
+        assert self._client is not None
+        return self._client[engine].execute(code, silent=True, block=False)
+
+    def client(self) -> ipp.Client:
+        """Return a client for the user, apart from the one that the session works with."""
+        if self._users is None:
+            self._users = self._connect()
+        return self._users
+
+    def stop(self) -> None:
+        """Kill the engines and the controller, and remove the directory."""
+        client, self._client = self._client, None
+        for each in (client, self._users):
+            if each is not None:
+                each.close(linger=0)
+        self._note_processes()
+        family = _with_children(self._processes)
+        for process in family:
+            process.kill()
+        for process in family:
+            process.ended(5.0)
+            process.close()
+        with self._lock:
+            try:
+                self._cluster.stop_cluster_sync()
+            except Exception as error:  # noqa: BLE001 - what it would stop is dead already
+                logging.getLogger(__name__).debug("stopping a dead cluster: %s", error)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self._shared, ignore_errors=True)
+
+
+# In an engine that no mpiexec of ours started; this process itself may run under one.
+_NOT_OF_MPI = """\
+import os
+if "--mpi" not in sys.argv:
+    for name in [name for name in os.environ if name.startswith(("OMPI_", "PMIX_", "SLURM_"))]:
+        del os.environ[name]
+"""
+
+
+def _with_children(processes: Iterable[Process]) -> list[Process]:
+    found: list[Process] = []
+    for process in processes:
+        if process.ended():
+            found.append(process)
+            continue
+        found.append(process)
+        for child in _children(process.pid, recursive=True):
+            try:
+                found.append(Process(child))
+            except ProcessLookupError:
+                continue
+    return found
+
+
+def _children(pid: int, recursive: bool = False) -> list[int]:
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive)]
+    except psutil.Error:
+        return []
+
+
+class AttachedCluster:
+    """Engines that somebody else started, on this machine."""
+
+    own = False
+
+    def __init__(self, client: ipp.Client, close: bool) -> None:
+        self.directory = private_directory()
+        self._client = client
+        self._close = close
+        self._users: ipp.Client | None = None
+
+    def start(self, count: int, timeout: float, on_wait: Callable[[str], None]) -> list[int]:
+        """Return `count` of the engines, after looking whether they fit.
+
+        Raises
+        ------
+        UsageError
+            If there are too few, or one has another Python, lacks this package or is elsewhere.
+        """
+        ids = sorted(self._client.ids)
+        if len(ids) < count:
+            raise UsageError(
+                f"the cluster has {len(ids)} engines, and {count} are asked for: start more "
+                "engines, or ask for fewer workers and spares"
+            )
+        for engine in ids[:count]:
+            _check_engine(self._client, engine, timeout)
+        return ids[:count]
+
+    def add(self) -> int | None:
+        """Return None: who started the cluster starts engines."""
+        return None
+
+    def ids(self) -> set[int]:
+        """Return the ids of the engines that the hub takes for alive."""
+        return set(self._client.ids)
+
+    def execute(self, engine: int, code: str) -> Any:
+        """Run code on an engine; return the asynchronous result."""
+        return self._client[engine].execute(code, silent=True, block=False)
+
+    def client(self) -> ipp.Client:
+        """Return the client."""
+        return self._client
+
+    def stop(self) -> None:
+        """Leave the engines alone; remove the session's directory."""
+        if self._close:
+            self._client.close(linger=0)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+# Code as text and an answer as text: engines of another Python may not read our pickles.
+_PROBE = """
+import json as _j, os as _o, platform as _p, socket as _s, importlib.util as _u
+_feliss_probe = _j.dumps({"python": _p.python_version_tuple()[:2], "host": _s.gethostname(),
+    "boot": open("/proc/sys/kernel/random/boot_id").read().strip()
+    if _o.path.exists("/proc/sys/kernel/random/boot_id") else "",
+    "pid": _o.getpid(), "package": _u.find_spec("feliss_nb") is not None,
+    "uid": _o.getuid() if hasattr(_o, "getuid") else -1})
+"""
+
+
+def _check_engine(client: ipp.Client, engine: int, timeout: float) -> None:
+    view = client[engine]
+    try:
+        view.execute(_PROBE, silent=True, block=False).get(timeout=timeout)
+        found = json.loads(view.pull("_feliss_probe", block=False).get(timeout=timeout))
+        view.execute("del _feliss_probe, _j, _o, _p, _s, _u", silent=True, block=False)
+    except TimeoutError:
+        raise UsageError(
+            f"engine {engine} did not answer in {timeout:.0f} s: it may be busy with other work"
+        ) from None
+    check_probe(engine, found)
+
+
+def check_probe(engine: int, found: dict[str, Any]) -> None:
+    """Raise UsageError unless an engine that tells `found` of itself can join a session."""
+    mine = list(platform.python_version_tuple()[:2])
+    if list(found["python"]) != mine:
+        raise UsageError(
+            f"engine {engine} runs Python {'.'.join(found['python'])} and this process "
+            f"{'.'.join(mine)}: functions travel only between equal versions; start the engines "
+            "with this Python"
+        )
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    here = boot.read_text().strip() if boot.exists() else ""
+    if found["host"] != socket.gethostname() or found["boot"] != here:
+        raise UsageError(
+            f"engine {engine} is on another machine ({found['host']}): sessions reach only the "
+            "engines of this machine, because channels between machines are not authenticated yet"
+        )
+    if found["uid"] != os.getuid():
+        raise UsageError(f"engine {engine} belongs to another user; start the engines as yourself")
+    if not found["package"]:
+        raise UsageError(
+            f"engine {engine} cannot import feliss_nb: install it in the engines' environment"
+        )
+
+
+def check_client(client: object, profile: str | None, cluster_id: str | None) -> AttachedCluster:
+    """Return the cluster that a client, a profile or a cluster id names.
+
+    Raises
+    ------
+    UsageError
+        If nothing is named, or nothing answers there.
+    """
+    if client is not None:
+        if not isinstance(client, ipp.Client):
+            raise UsageError(f"client= takes an ipyparallel.Client, not a {type(client).__name__}")
+        return AttachedCluster(client, close=False)
+    options: dict[str, Any] = {}
+    if profile is not None:
+        options["profile"] = profile
+    if cluster_id is not None:
+        options["cluster_id"] = cluster_id
+    try:
+        return AttachedCluster(ipp.Client(timeout=10, **options), close=True)
+    except (OSError, TimeoutError, ipp.error.TimeoutError) as error:
+        name = f"profile {profile!r}" if profile else f"cluster {cluster_id!r}"
+        raise UsageError(
+            f"no ipyparallel cluster answers for {name if options else 'the default profile'}: "
+            f"start one with ipcluster start ({error})"
+        ) from None
+
+
+def search_path() -> list[str]:
+    """Return this process's module search path, as absolute paths."""
+    return [os.path.abspath(path) for path in sys.path]

@@ -1,0 +1,573 @@
+"""A worker inside an ipyparallel engine.
+
+Three kinds of threads beside the engine's own: *control* speaks with the master, *data* receives
+from other engines, and one runner for each rank. One lock guards the machine; what it commands is
+executed under the lock, and none of that waits. The engine's main thread stays ipyparallel's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import zmq
+
+from feliss_nb.core import messages as m
+from feliss_nb.core.rank import Rank
+from feliss_nb.core.worker import Worker
+from feliss_nb.errors import InternalError
+from feliss_nb.runtime import wire
+from feliss_nb.runtime.blobs import large_buffers
+from feliss_nb.runtime.mpi_link import MpiLink, MpiWorld, find_place
+from feliss_nb.runtime.output import Printer
+from feliss_nb.runtime.owner import end_engine_with, follow, start_time
+from feliss_nb.runtime.peers import Peers
+from feliss_nb.runtime.runner import Runner
+from feliss_nb.runtime.shard import join, reached_by
+from feliss_nb.state.functions import refresh_modules
+from feliss_nb.state.snapshot import Snapshot, capture
+from feliss_nb.store.memory import MemoryStore
+
+TICK = 0.1  # seconds between looks at printed lines, progress and late reports
+
+IMPORT_PATIENCE = 30.0  # seconds that an import may take to end before it is interrupted
+
+BLOB_TIMEOUT = 60.0  # seconds; the master has sent it before anybody could name it
+
+# A rank's snapshot, its pause, the variables that have a partition in it, those that it reaches.
+Captured = tuple[Snapshot, float, frozenset[int], frozenset[int]]
+
+_workers: dict[str, EngineWorker] = {}
+
+
+def install(
+    engine: str,
+    directory: str,
+    owner: int,
+    owner_started: float,
+    size: int,
+    seed: int,
+    paths: list[str],
+    folder: str | None,
+    own: bool,
+) -> None:
+    """Start the worker of a session in this engine.
+
+    Parameters
+    ----------
+    engine : str
+        This engine's identity in the session.
+    directory : str
+        The session's private directory.
+    owner, owner_started
+        The session's process: when it ends, so does the worker.
+    size, seed : int
+        The number of ranks; the seed of their random numbers.
+    paths : list of str
+        The notebook's module search path.
+    folder : str or None
+        The notebook's working directory, to work in; None: stay.
+    own : bool
+        Whether the session started this engine, so that it ends with the session's process.
+    """
+    sys.path.extend(path for path in paths if path not in sys.path)
+    if folder is not None:
+        os.chdir(folder)
+    worker = EngineWorker(engine, Path(directory), size, seed)
+    _workers[directory] = worker
+    if own:
+        end_engine_with(owner, owner_started, [directory])
+    else:
+
+        def clear_up() -> None:
+            worker.close()
+            shutil.rmtree(directory, ignore_errors=True)
+
+        follow(owner, owner_started, clear_up, lambda: worker.is_closed)
+
+
+class EngineWorker:
+    """The runtime of one engine.
+
+    Parameters
+    ----------
+    engine : str
+        Its identity.
+    directory : Path
+        Where the sockets of the session are.
+    size, seed : int
+        The number of ranks; the seed of their random numbers.
+    """
+
+    def __init__(self, engine: str, directory: Path, size: int, seed: int) -> None:
+        self.engine, self.directory = engine, directory
+        self.size, self.seed = size, seed
+        self.lock = threading.RLock()
+        self.worker = Worker(engine)
+        self.store = MemoryStore()
+        self.runners: dict[int, Runner] = {}
+        self.captures: dict[tuple[int, int], Captured] = {}
+        self.progress: dict[tuple[int, int], tuple[int, int]] = {}
+        self.mapped: dict[tuple[int, int], int] = {}
+        self.names: dict[int, str] = {}
+        self.printer = Printer(self)
+        self._blobs: dict[bytes, wire.Blob] = {}
+        self._blob_arrived = threading.Condition(self.lock)
+        self._outbox: deque[list[Any]] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._to_stop: list[tuple[Runner, int | None, float]] = []  # until they have
+        self._closing = False
+        self._context = zmq.Context()
+        self._peers = Peers(self._context, directory, engine)
+        self._place = find_place()
+        self._world = MpiWorld(self._linked) if self._place and not self._place.trouble else None
+        self._attempt = -1  # of the order for the communicator at hand
+        self.link: MpiLink | None = None  # carries the epoch's messages of gangs; else the peers
+        self.link_is_open = False  # it is not decided yet which of them
+        self._inbox = self._peers.bind()
+        self._control = threading.Thread(target=self._talk, name="feliss-control", daemon=True)
+        self._data = threading.Thread(target=self._listen, name="feliss-data", daemon=True)
+        self._control.start()
+        self._data.start()
+
+    # ------------------------------------------------------------ the control thread
+
+    def _talk(self) -> None:
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IDENTITY, self.engine.encode())
+        socket.set_hwm(0)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(f"ipc://{self.directory}/master")
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(self._wake, zmq.POLLIN)
+        hello = wire.Hello(self.engine, os.getpid(), start_time(os.getpid()), self._place)
+        wire.send(socket, wire.encode(hello))
+        next_tick = monotonic()
+        try:
+            while not self._closing:
+                ready = dict(poller.poll(int(TICK * 1000)))
+                if self._wake in ready:
+                    os.eventfd_read(self._wake)
+                if socket in ready:
+                    self._take_all(socket)
+                if monotonic() >= next_tick:
+                    self._tick()
+                    next_tick = monotonic() + TICK
+                while self._outbox:
+                    wire.send(socket, self._outbox.popleft())
+        except BaseException as error:  # the master must hear of a bug of ours
+            wire.send(socket, wire.encode(wire.Trouble(_text(error))))
+            raise
+        finally:
+            socket.close(0 if self._closing else 1000)
+
+    def _take_all(self, socket: zmq.Socket[bytes]) -> None:
+        while True:
+            try:
+                frames = wire.receive(socket, zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            message = wire.decode(frames)
+            with self.lock:
+                self._take(message)
+
+    def _take(self, message: Any) -> None:
+        if isinstance(message, wire.Blob):
+            self._keep_blob(message)
+        elif isinstance(message, wire.DropBlobs):
+            for digest in message.digests:
+                self._blobs.pop(digest, None)
+        elif isinstance(message, wire.Names):
+            self.names.update(message.names)
+        elif isinstance(message, wire.Link):
+            self._make_link(message)
+        elif isinstance(message, wire.Carrier):
+            self._use_link(message)
+        elif isinstance(message, wire.Quit):
+            threading.Thread(target=self.close, name="feliss-close", daemon=True).start()
+        else:
+            if isinstance(message, m.Rollback):
+                self._peers.forget_dead()
+                self.captures.clear()
+                if self.link is not None:
+                    self.link.revoke()
+                self.link, self.link_is_open = None, False
+            self.execute(self.worker.handle(message))
+
+    def _make_link(self, order: wire.Link) -> None:
+        if self._world is not None:
+            self._attempt, self.link_is_open = order.attempt, bool(order.group)
+            self._world.order(order)
+
+    def _linked(self, message: wire.Linked) -> None:
+        with self.lock:
+            self.to_master(message)
+
+    def _use_link(self, decision: wire.Carrier) -> None:
+        if self._world is not None and decision.attempt == self._attempt:
+            self.link = self._world.links.get(decision.attempt) if decision.mpi else None
+            self.link_is_open = False
+            for runner in self.runners.values():
+                runner.bell.ring()
+
+    def _tick(self) -> None:
+        """Send what may wait: printed lines, progress, reports of busy ranks."""
+        with self.lock:
+            self._peers.tidy()
+            self._tell_progress()
+            self.report()
+            running, self._to_stop = self._to_stop, []
+            for runner, job, deadline in running:
+                self._stop_user_code(runner, job, deadline)
+
+    def _tell_progress(self) -> None:
+        pools = {r.rank: sum(r.alive.values()) for r in self.worker.ranks.values()}
+        progress, self.progress = self.progress, {}
+        mapped, self.mapped = self.mapped, {}
+        self.to_master(wire.Progress(self.worker.epoch, progress, mapped, pools))
+
+    def to_master(self, message: Any) -> None:
+        """Send a message to the master, in order."""
+        self._outbox.append(wire.encode(message))
+        os.eventfd_write(self._wake, 1)
+
+    def report(self) -> None:
+        """Report jobs that have nothing left here, after what they printed. The lock is held."""
+        lines = self.printer.take(self._has_nothing_of)
+        if lines:
+            self.to_master(wire.Printed(tuple(lines)))
+        if self.progress or self.mapped:  # whoever sees the end of a job sees all of its figures
+            self._tell_progress()
+        self.execute(self.worker.reports())
+
+    def _has_nothing_of(self, rank: int, job: int) -> bool:
+        found = self.worker.ranks.get(rank)
+        return found is None or job not in found.alive
+
+    def fail(self, rank: Rank, job: int, error: Any) -> None:
+        """Tell the master that a continuation raised. The lock is held."""
+        self.to_master(m.Failed(rank.epoch, rank.cut, rank.rank, job, error))
+
+    def trouble(self, error: BaseException) -> None:
+        """Tell the master of a bug of ours."""
+        self.to_master(wire.Trouble(_text(error)))
+
+    # ------------------------------------------------------------ the data thread
+
+    def _listen(self) -> None:
+        inbox = self._inbox
+        try:
+            while True:
+                message = self._peers.receive(inbox)
+                if message is None:
+                    break
+                head, buffers = message
+                if head[0] == "shard":  # kept for long, and sent again: in memory of our own
+                    buffers = self._peers.segments.fresh(buffers, shared=True)
+                with self.lock:
+                    self._from_peer(head, buffers)
+        except zmq.ContextTerminated:
+            return
+        except BaseException as error:  # the master must hear of a bug of ours
+            self.trouble(error)
+            raise
+        finally:
+            inbox.close(0)
+
+    def _from_peer(self, head: tuple[Any, ...], buffers: list[Any]) -> None:
+        kind = head[0]
+        if kind == "continuation":
+            _, epoch, rank, source, cut, identity, job, needs, root, data, *rest = head
+            digests, reaches = rest
+            parcel = wire.Parcel(root, data, tuple(buffers), digests, reaches)
+            continuation = m.Continuation(identity, job, needs, parcel)
+            self.execute(self.worker.deliver(epoch, rank, source, cut, continuation))
+        elif kind == "gang":
+            _, epoch, rank, source, gang, step, inner, small = head
+            if epoch == self.worker.epoch and rank in self.runners:
+                self.runners[rank].mailbox.post(gang, step, (source, inner, small or buffers))
+        elif kind == "shard":
+            _, checkpoint, rank = head
+            self.store.put((checkpoint, rank), buffers)
+            self.execute(self.worker.stored(checkpoint, rank))
+        elif kind == "want":
+            self.execute(self.worker.want(m.Want(*head[1:])))
+        else:
+            raise InternalError(f"a message of an unknown kind {kind!r}")
+
+    # ------------------------------------------------------------ commands
+
+    def execute(self, commands: list[Any]) -> None:
+        """Do what the machine says. The lock is held."""
+        for command in commands:
+            _COMMANDS[type(command)](self, command)
+
+    def _to_engine(self, command: m.ToEngine) -> None:
+        want: m.Want = command.message
+        self._peers.send(command.engine, ("want", want.checkpoint, want.rank, want.engine))
+
+    def _run(self, command: m.Run) -> None:
+        runner = self.runners.get(command.rank)
+        if runner is not None:
+            runner.bell.ring()
+
+    def _capture(self, command: m.Capture) -> None:
+        runner = self.runners[command.rank]
+        runner.to_capture = command
+        runner.bell.ring()
+
+    def _seal(self, command: m.Seal) -> None:
+        rank, checkpoint = command.rank, command.checkpoint
+        snapshot, pause, variables, reaches = self.captures.pop((rank, checkpoint))
+        channel = capture(command.channel, label="messages under way")
+        shard = join(snapshot, channel)
+        self.store.put((checkpoint, rank), shard)
+        for holder in command.holders:
+            self._peers.send(holder, ("shard", checkpoint, rank), shard)
+        saved = m.Saved(
+            self.worker.epoch,
+            checkpoint,
+            rank,
+            snapshot.nbytes + channel.nbytes,
+            pause,
+            reaches | reached_by(continuation for _, continuation in command.channel),
+            variables,
+        )
+        self.execute(self.worker.kept(saved))
+
+    def _discard(self, command: m.Discard) -> None:
+        self.captures.pop((command.rank, command.checkpoint), None)
+        runner = self.runners.get(command.rank)
+        if runner is not None:
+            runner.to_capture = None
+
+    def _load(self, command: m.Load) -> None:
+        key = command.checkpoint, command.rank
+        load = None if command.checkpoint == 0 else lambda: self.store.get(key)
+        self.runners[command.rank] = Runner(self, self.worker.ranks[command.rank], load)
+
+    def _retire(self, command: m.Retire) -> None:
+        runner = self.runners.pop(command.rank, None)
+        if runner is not None:
+            runner.bell.ring()
+            self._stop_user_code(runner, None)
+
+    def _stop_job(self, command: m.StopJob) -> None:
+        runner = self.runners.get(command.rank)
+        if runner is not None:
+            self._stop_user_code(runner, command.job)
+
+    def _stop_user_code(
+        self, runner: Runner, job: int | None, deadline: float | None = None
+    ) -> None:
+        if deadline is None:
+            deadline = monotonic() + IMPORT_PATIENCE
+        if not runner.stop_user_code(job, monotonic() < deadline):
+            self._to_stop.append((runner, job, deadline))
+
+    def _job_over(self, command: m.JobOver) -> None:
+        for runner in self.runners.values():
+            runner.forget_job(command.job)
+
+    def _drop(self, command: m.Drop) -> None:
+        self.store.drop(command.older, command.exactly)
+
+    def _delete(self, command: m.Delete) -> None:
+        for runner in self.runners.values():
+            for variable in command.variables:
+                runner.state.partitions.pop(variable, None)
+
+    def _send_shard(self, command: m.SendShard) -> None:
+        shard = self.store.get((command.checkpoint, command.rank))
+        self._peers.send(command.engine, ("shard", command.checkpoint, command.rank), shard)
+
+    # ------------------------------------------------------------ functions and messages
+
+    def fresh(self, buffers: Iterable[Any], shared: bool = False) -> list[memoryview]:
+        """Copy buffers to where a peer can read them: see `segments.Segments.fresh`."""
+        return self._peers.segments.fresh(buffers, shared)
+
+    def room(self, sizes: Iterable[int]) -> list[memoryview]:
+        """Give memory for what is kept and sent: see `segments.Segments.room`."""
+        return self._peers.segments.room(sizes, shared=True)
+
+    def shares_memory(self, ranks: Iterable[int]) -> bool:
+        """Tell whether the engines of these ranks read our segments where they lie."""
+        with self.lock:
+            engines = {self.worker.routes[rank] for rank in ranks} - {self.engine}
+        return self._peers.share_memory(engines)
+
+    def _keep_blob(self, blob: wire.Blob) -> None:
+        refresh_modules(blob.modules)
+        if any(isinstance(buffer, wire.Known) for buffer in blob.buffers):
+            shared = {
+                mark: other.buffers[place]
+                for other in self._blobs.values()
+                for mark, place in large_buffers(other.buffers)
+            }
+            blob.buffers = tuple(
+                shared[buffer.digest] if isinstance(buffer, wire.Known) else buffer
+                for buffer in blob.buffers
+            )
+        self._blobs[blob.digest] = blob
+        self._blob_arrived.notify_all()
+
+    def blob(self, digest: bytes) -> wire.Blob:
+        """Return a function's blob; if a peer was faster than the master, wait for it.
+
+        Raises
+        ------
+        InternalError
+            If it never came.
+        """
+        with self.lock:
+            if not self._blob_arrived.wait_for(lambda: digest in self._blobs, BLOB_TIMEOUT):
+                raise InternalError(f"function {digest.hex()} did not reach engine {self.engine}")
+            return self._blobs[digest]
+
+    def captured_handles(self, digest: bytes) -> frozenset[int]:
+        """Return the variables that a function captured."""
+        blob = self._blobs.get(digest)
+        return frozenset() if blob is None else blob.handles
+
+    def variable_name(self, variable: int) -> str:
+        """Return what to call a variable in a message."""
+        name = self.names.get(variable)
+        return repr(name) if name else str(variable)
+
+    def post(
+        self,
+        rank: Rank,
+        identity: bytes,
+        job: int,
+        target: int,
+        needs: tuple[int, ...],
+        parcel: wire.Parcel,
+    ) -> None:
+        """Send a continuation from one rank to another, on this engine or not."""
+        # A request to stop comes with the lock held. So it does not come between counting the
+        # message and sending it, or between the frames of one: it is heard in rank.send or behind.
+        with self.lock:
+            if rank.state == "retired":
+                return
+            cut = rank.send(job, target)
+            engine = self.worker.routes[target]
+            if engine == self.engine:
+                continuation = m.Continuation(identity, job, needs, parcel)
+                here = self.worker.deliver(rank.epoch, target, rank.rank, cut, continuation)
+                self.execute(here)
+                return
+            head = (
+                "continuation",
+                rank.epoch,
+                target,
+                rank.rank,
+                cut,
+                identity,
+                job,
+                needs,
+                parcel.root,
+                parcel.data,
+                parcel.digests,
+                parcel.reaches,
+            )
+            self._peers.send(engine, head, parcel.buffers)
+
+    def post_to_gang(
+        self,
+        rank: Rank,
+        target: int,
+        gang: int,
+        step: int,
+        head: tuple[Any, ...],
+        buffers: Sequence[Any],
+    ) -> None:
+        """Send a message of a gang; the buffers do not change any more."""
+        with self.lock:  # see `post`
+            if rank.state == "retired":
+                return
+            engine = self.worker.routes[target]
+            if engine == self.engine:
+                if target in self.runners:
+                    self.runners[target].mailbox.post(gang, step, (rank.rank, head, buffers))
+                return
+            inline, frames = (buffers, ()) if _is_small(buffers) else ((), buffers)
+            whole = ("gang", rank.epoch, target, rank.rank, gang, step, head, inline)
+            self._peers.send(engine, whole, frames)
+
+    def tell_of_wait(
+        self,
+        rank: Rank,
+        step: tuple[int, int],
+        waits: list[Any],
+        sent: list[int],
+        received: list[int],
+    ) -> None:
+        """Tell the master that a step has waited for a message for long."""
+        with self.lock:
+            if rank.state != "retired":
+                waiting = wire.Waiting(
+                    rank.epoch, rank.cut, rank.rank, step, waits, tuple(sent), tuple(received)
+                )
+                self.to_master(waiting)
+
+    # ------------------------------------------------------------ the end
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing
+
+    def close(self) -> None:
+        """End the worker's threads; the engine goes on."""
+        with self.lock:
+            self._closing = True
+            self.execute([m.Retire(rank) for rank in list(self.runners)])
+            for rank in self.worker.ranks.values():
+                rank.retire()
+            for runner in self.runners.values():
+                runner.bell.ring()
+        if self._world is not None:
+            self._world.close()
+        os.eventfd_write(self._wake, 1)
+        self._control.join(2.0)
+        self._peers.close()
+        self._data.join(2.0)
+        self.printer.close()
+        if not (self._control.is_alive() or self._data.is_alive()):
+            self._context.destroy(linger=0)  # under a thread that uses a socket it would abort
+        _workers.pop(str(self.directory), None)
+
+
+def _is_small(buffers: Sequence[Any]) -> bool:
+    return all(type(buffer) is bytes for buffer in buffers)
+
+
+def _text(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+_COMMANDS: dict[type, Any] = {
+    m.ToMaster: lambda self, command: self.to_master(command.message),
+    m.ToEngine: EngineWorker._to_engine,
+    m.Run: EngineWorker._run,
+    m.Capture: EngineWorker._capture,
+    m.Seal: EngineWorker._seal,
+    m.Discard: EngineWorker._discard,
+    m.Load: EngineWorker._load,
+    m.Retire: EngineWorker._retire,
+    m.StopJob: EngineWorker._stop_job,
+    m.JobOver: EngineWorker._job_over,
+    m.Drop: EngineWorker._drop,
+    m.Delete: EngineWorker._delete,
+    m.SendShard: EngineWorker._send_shard,
+}

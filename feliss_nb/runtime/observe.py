@@ -1,0 +1,84 @@
+"""A look at a session: what `status` shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from feliss_nb.runtime.job import Job
+from feliss_nb.runtime.status import Checkpoint, EngineStatus, JobStatus, RankStatus, Status
+
+if TYPE_CHECKING:
+    from feliss_nb.runtime.driver import Driver
+    from feliss_nb.runtime.session import BaseSession
+
+
+def job_status(job: Job) -> JobStatus:
+    """Return the figures of a job."""
+    return JobStatus(job.id, job.label, job.state, job.done, job.total or None, "")
+
+
+def status_of(session: BaseSession, driver: Driver) -> Status:
+    """Return the state of a session. Reads the machine from outside: a glance, not a cut."""
+    master = driver.master
+    routes = dict(master.routes)
+    committed = master.committed
+    shards = {rank: set(holders) for rank, holders in list(committed.shards.items())}
+    sizes = dict(committed.sizes)
+    engines = []
+    for name, info in list(driver.engines.items()):
+        ranks = tuple(rank for rank, host in routes.items() if host == name)
+        held = tuple(rank for rank, holders in shards.items() if name in holders)
+        copies = tuple(rank for rank in held if rank not in ranks)
+        role = "dead" if not info.alive else "worker" if ranks else "spare"
+        own = sum(sizes.get(rank, 0) for rank in held if rank in ranks)
+        copy = sum(sizes.get(rank, 0) for rank in copies)
+        if role == "dead":
+            ranks, copies, own, copy = (), (), 0, 0
+        engines.append(EngineStatus(info.id, info.pid, role, ranks, copies, own, copy))  # type: ignore[arg-type]
+    ranks_now = tuple(
+        RankStatus(rank, int(host), master.state, driver.pools.get(rank, 0), "")
+        for rank, host in sorted(routes.items())
+    )
+    jobs = tuple(job_status(job) for job in session.jobs)
+    messages = []
+    if not master.is_protected():
+        messages.append("copies of snapshots are on their way: a loss now may be final")
+    most = max(len(master.engines) - 1, 0)
+    if 0 < most < master.copies:
+        messages.append(f"copies={master.copies} were asked for; the engines suffice for {most}")
+    if most == 0:
+        messages.append("there is one engine only: no snapshot has a copy elsewhere")
+    if master.error is not None:
+        messages.append(str(master.error))
+    return Status(
+        session.name,
+        session.state,
+        master.epoch,
+        min(master.copies, most),
+        master.is_protected(),
+        tuple(engines),
+        ranks_now,
+        jobs,
+        _checkpoint(session),
+        sum(engine.own_bytes for engine in engines),
+        sum(engine.copy_bytes for engine in engines),
+        tuple(messages),
+        driver.linking.carrier,
+    )
+
+
+def _checkpoint(session: BaseSession) -> Checkpoint | None:
+    committed = session.events.of_kind("committed")
+    if not committed:
+        return None
+    last = committed[-1]
+    begun = [
+        event
+        for event in session.events.of_kind("checkpoint-begun")
+        if event.data["checkpoint"] == last.data["checkpoint"]
+    ]
+    seconds = last.at - begun[-1].at if begun else 0.0
+    data = last.data
+    return Checkpoint(
+        data["checkpoint"], data["epoch"], data["bytes"], seconds, data["pause"], last.at
+    )

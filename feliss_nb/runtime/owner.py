@@ -1,0 +1,167 @@
+"""Private directories, and processes that end with their owner."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+PREFIX = "feliss-"
+# A Unix socket's path is at most 107 bytes; the longest name in the directory takes about 20.
+LONGEST_DIRECTORY = 80
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+LOOK = 5.0  # seconds between looks whether an owner still matters; its end itself wakes at once
+
+
+def private_directory() -> Path:
+    """Make a new directory that only this user can enter (mode 0700)."""
+    base = tempfile.gettempdir()
+    if len(base) + len(PREFIX) + 10 > LONGEST_DIRECTORY:
+        base = os.path.join(os.sep, "tmp")  # short, and mkdtemp makes a new name in it
+    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+
+
+class Process:
+    """A process by its pid, safe against the pid's reuse.
+
+    Its descriptor becomes readable when the process ends, whoever its parent is: no beat and no
+    interpreter lock is involved.
+
+    Parameters
+    ----------
+    pid : int
+        The process.
+    started : float, optional
+        Its start time as psutil gives it; another one means that the pid was used again.
+
+    Raises
+    ------
+    ProcessLookupError
+        If there is no such process.
+    """
+
+    def __init__(self, pid: int, started: float | None = None) -> None:
+        self.pid = pid
+        self.fd = os.pidfd_open(pid)
+        if started is not None and not _same_start(pid, started):
+            self.close()
+            raise ProcessLookupError(f"process {pid} has ended")
+
+    def kill(self) -> None:
+        """Send SIGKILL; a process that has ended is no error."""
+        if self.fd >= 0:
+            try:
+                signal.pidfd_send_signal(self.fd, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
+    def ended(self, timeout: float = 0.0) -> bool:
+        """Wait up to `timeout` seconds for its end; tell whether it has ended."""
+        if self.fd < 0:
+            return True
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def start_time(pid: int) -> float:
+    """Return when a process started, to tell it from a later one with its pid."""
+    return float(psutil.Process(pid).create_time())
+
+
+def _same_start(pid: int, started: float) -> bool:
+    try:
+        return abs(start_time(pid) - started) < 1.0
+    except psutil.Error:
+        return False
+
+
+def follow(
+    pid: int,
+    started: float,
+    then: Callable[[], None],
+    is_over: Callable[[], bool] = lambda: False,
+) -> None:
+    """Call `then`, on a thread of its own, when the process `pid` ends, unless it `is_over`."""
+    try:
+        owner: Process | None = Process(pid, started)
+    except ProcessLookupError:
+        owner = None
+
+    def wait() -> None:
+        while owner is not None and not owner.ended(LOOK):
+            if is_over():
+                owner.close()
+                return
+        then()
+
+    threading.Thread(target=wait, name="feliss-owner", daemon=True).start()
+
+
+def end_engine_with(pid: int, started: float, directories: list[str]) -> None:
+    """Let this engine's process end when its session's process does, and clear up."""
+
+    def clear() -> None:
+        for directory in directories:  # the controller may be dead
+            shutil.rmtree(directory, ignore_errors=True)
+        os._exit(0)
+
+    follow(pid, started, clear)
+
+
+def end_controller_with(pid: int, started: float, directories: list[str]) -> None:
+    """Let this controller's process end when its session's process does, and clear up."""
+
+    def clear() -> None:
+        time.sleep(1.0)  # the engines end by themselves first
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
+        for engine in _engines_in(directories[0]):  # one that is stopped does not
+            engine.kill()
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+        os._exit(0)
+
+    _end_forks_with_this_process()
+    follow(pid, started, clear)
+
+
+def _engines_in(directory: str) -> list[psutil.Process]:
+    """Return the other processes that were started with a profile in a session's directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            profile = process.environ().get("IPP_PROFILE_DIR", "")
+        except psutil.Error:  # it ended, or is another user's
+            continue
+        if profile.startswith(directory + os.sep) and process.pid != os.getpid():
+            found.append(process)
+    return found
+
+
+def _end_forks_with_this_process() -> None:
+    """Let the kernel kill what this process's main thread forks from now on when it ends itself.
+
+    The controller's schedulers are such: they would outlive a controller that is killed.
+    """
+    prctl = ctypes.CDLL(None).prctl
+
+    def follow_parent() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    os.register_at_fork(after_in_child=follow_parent)

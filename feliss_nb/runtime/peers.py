@@ -1,0 +1,168 @@
+"""Engine to engine: one inbox, and one outgoing socket for each peer.
+
+On one machine the sockets are files in the session's private directory (mode 0700): who can connect
+is the user. Large frames go through memory that both engines map (`shared`), once both have found
+that they can: with the first message to a peer goes an offer, and until its answer is here, and
+where it never comes, everything goes through the socket.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from feliss_nb.runtime import wire
+from feliss_nb.runtime.mappings import Mappings
+from feliss_nb.runtime.segments import Segments, Trial
+
+_END = "inproc://end"  # in the context of one worker
+
+# Kinds of messages that are between two of these.
+_SHARED, _OFFER, _ACCEPTED = "shared", "offer", "accepted"
+
+
+class Peers:
+    """The data plane of one engine. Every method may be called from any thread.
+
+    Parameters
+    ----------
+    context : zmq.Context
+        Of this worker alone.
+    directory : Path
+        The session's private directory.
+    engine : str
+        This engine.
+
+    Attributes
+    ----------
+    segments : Segments
+        Where to put what goes to peers: what lies there is not copied again.
+    """
+
+    def __init__(self, context: zmq.Context[Any], directory: Path, engine: str) -> None:
+        self._context, self._directory, self._engine = context, directory, engine
+        self._lock = threading.Lock()
+        self._sockets: dict[str, zmq.Socket[bytes]] = {}
+        self.segments = Segments()
+        self._mappings = Mappings()
+        self._trial = Trial(self.segments.token)
+        self._sharing: set[str] = set()  # engines that can map our segments
+
+    def _address(self, engine: str) -> str:
+        return f"ipc://{self._directory}/data-{engine}"
+
+    def bind(self) -> zmq.Socket[bytes]:
+        """Return the inbox; one thread receives from it."""
+        inbox = self._context.socket(zmq.PULL)
+        inbox.set_hwm(0)
+        inbox.bind(self._address(self._engine))
+        inbox.bind(_END)
+        return inbox
+
+    def send(self, engine: str, head: Any, frames: Sequence[Any] = ()) -> None:
+        """Send a message; large frames are not copied and must not change. Never waits."""
+        with self._lock:
+            socket = self._sockets.get(engine)
+            if socket is None:
+                socket = self._connect(engine)
+            if frames and engine in self._sharing:
+                lies = self.segments.refer(engine, frames)
+                if lies is not None:
+                    references, places, frames = lies
+                    head = (_SHARED, self._engine, references, places, head)
+            first = pickle.dumps(head, 5)
+            if frames:
+                socket.send_multipart([first, *frames], copy=False)
+            else:
+                socket.send(first)
+
+    def _connect(self, engine: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.PUSH)
+        socket.set_hwm(0)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(self._address(engine))
+        self._sockets[engine] = socket
+        slot = self.segments.slot(engine)
+        if slot is not None:
+            about = os.getpid(), self._trial.fd, self.segments.token, slot
+            socket.send(pickle.dumps((_OFFER, self._engine, *about), 5))
+        return socket
+
+    def receive(self, inbox: zmq.Socket[bytes]) -> tuple[Any, list[Any]] | None:
+        """Wait for a message and give its head and its frames; None at the end."""
+        while True:
+            first, *frames = wire.receive(inbox)
+            if first == b"":
+                return None
+            head = pickle.loads(first)
+            kind = head[0]
+            if kind == _SHARED:
+                _, engine, references, places, head = head
+                found = self._mappings.take(engine, references, places, frames)
+                if found is not None:
+                    return head, found
+                # Its sender has ended, so has its epoch.
+            elif kind == _OFFER:
+                if self._mappings.meet(*head[1:]):
+                    self.send(head[1], (_ACCEPTED, self._engine))
+            elif kind == _ACCEPTED:
+                with self._lock:
+                    if head[1] in self._sockets:
+                        self._sharing.add(head[1])
+            else:
+                return head, frames
+
+    def share_memory(self, engines: set[str]) -> bool:
+        """Tell whether these engines have found that they can map our segments."""
+        return engines <= self._sharing
+
+    def tidy(self) -> None:
+        """Give back memory that is not used. Call it at times."""
+        self.segments.tidy()
+        self._mappings.tidy()
+
+    def forget_dead(self) -> None:
+        """Close the sockets of engines that have ended, and forget the memory shared with them.
+
+        Of those alone: to one that hosts no rank a copy of a snapshot may be on its way.
+        """
+        with self._lock:
+            for engine in [e for e in self._sockets if not self._is_there(e)]:
+                self._sockets.pop(engine).close(0)
+                self._sharing.discard(engine)
+                self.segments.forget(engine)
+                self._mappings.forget(engine)
+
+    def _is_there(self, engine: str) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)  # one that is stopped, with a full queue, is there too
+            try:
+                probe.connect(self._address(engine).removeprefix("ipc://"))
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            return True
+
+    def close(self) -> None:
+        """Close every outgoing socket, and let the inbox's thread end."""
+        with self._lock:
+            for socket in self._sockets.values():
+                socket.close(0)
+            self._sockets.clear()
+            self._sharing.clear()
+            # Not through the inbox's file: the session may have removed its directory already.
+            end = self._context.socket(zmq.PUSH)
+            end.connect(_END)
+            end.send(b"")
+            end.close(1000)
+        self._trial.close()
+        self.segments.close()
+        self._mappings.close()

@@ -1,0 +1,539 @@
+"""A session: the engines, the ranks on them, and what the notebook submits."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from numbers import Integral
+from typing import Any, TextIO, TypeVar
+
+from feliss_nb.core import messages as m
+from feliss_nb.core.master import Master
+from feliss_nb.errors import DependencyError, FelissError, SessionClosed, UsageError
+from feliss_nb.runtime import wire
+from feliss_nb.runtime.cluster import Engines, search_path
+from feliss_nb.runtime.deadlocks import explain
+from feliss_nb.runtime.driver import Driver
+from feliss_nb.runtime.events import EventLog
+from feliss_nb.runtime.failure import name_of
+from feliss_nb.runtime.job import Job
+from feliss_nb.runtime.observe import job_status, status_of
+from feliss_nb.runtime.owner import start_time
+from feliss_nb.runtime.packing import Start, pack_starts
+from feliss_nb.runtime.status import Checkpoint, JobStatus, Status
+from feliss_nb.runtime.variable import Variable, give
+from feliss_nb.runtime.waiting import check_seconds, display, wait_for
+from feliss_nb.state.snapshot import from_frames, restore
+
+_S = TypeVar("_S", bound="BaseSession")
+_live: list[weakref.ref[BaseSession]] = []
+_numbers = itertools.count(1)
+_variables = itertools.count(1)  # of all sessions: so that a foreign handle is told from one's own
+
+
+def live_sessions() -> list[BaseSession]:
+    """Return the sessions that are up, in the order of their start."""
+    found = [reference() for reference in _live]
+    return [session for session in found if session is not None and session.state != "stopped"]
+
+
+class BaseSession:
+    """Ranks on engines, without the programming models.
+
+    Parameters
+    ----------
+    cluster : Engines
+        Where the engines come from.
+    workers, spares : int
+        How many engines host a rank from the start, and how many wait to take one over.
+    name : str, optional
+        What to call the session.
+    copies : int
+        How many other engines keep each rank's snapshot.
+    replace : bool
+        Whether a lost engine is replaced in the background.
+    seed : int
+        The seed of every rank's random numbers.
+    checkpoint_every : float or None
+        Seconds of running work between checkpoints; None: only on request.
+    timeout : float
+        Seconds until the engines must be up.
+    """
+
+    def __init__(
+        self,
+        cluster: Engines,
+        workers: int,
+        spares: int,
+        name: str | None,
+        copies: int,
+        replace: bool,
+        seed: int,
+        checkpoint_every: float | None,
+        timeout: float,
+    ) -> None:
+        self.name = name or f"session-{next(_numbers)}"
+        self.size = workers
+        self.seed = seed
+        self.copies = copies
+        self.events = EventLog()
+        self._cluster = cluster
+        self._process = os.getpid()
+        self._stopped = False
+        self._ended = False
+        self._stop_lock = threading.Lock()
+        self._mine: set[int] = set()  # every variable of this session
+        self._handles: weakref.WeakValueDictionary[int, Variable] = weakref.WeakValueDictionary()
+        self._names: dict[str, Variable] = {}
+        self._jobs: weakref.WeakValueDictionary[int, Job] = weakref.WeakValueDictionary()
+        master = Master(copies, replace and cluster.own)
+        try:
+            self._driver = Driver(cluster, master, self.events, self._install_code)
+        except BaseException:  # Ctrl-C
+            cluster.stop()
+            raise
+        self._driver.on_print = self._print
+        self._driver.on_trouble = self._trouble
+        self._driver.explain_deadlock = self.explain_deadlock
+        try:
+            self._start(workers + spares, timeout)
+            self.checkpoint_every(checkpoint_every)
+        except BaseException:
+            self.stop()
+            raise
+        _live.append(weakref.ref(self, _live.remove))
+
+    # ------------------------------------------------------------ start and stop
+
+    @staticmethod
+    def explain_deadlock(waits: Mapping[int, Sequence[Any]]) -> str:
+        """Say which ranks of a gang wait for each other, by what each said that it waits for."""
+        return explain(waits)
+
+    def _install_code(self, engine: str) -> str:
+        me = os.getpid()
+        options = {
+            "engine": engine,
+            "directory": str(self._cluster.directory),
+            "owner": me,
+            "owner_started": start_time(me),
+            "size": self.size,
+            "seed": self.seed,
+            "paths": search_path(),
+            "folder": os.getcwd() if self._cluster.own else None,
+            "own": self._cluster.own,
+        }
+        module = "__import__('feliss_nb.runtime.engine', fromlist=['install'])"
+        return f"{module}.install(**{options!r})"
+
+    def _start(self, count: int, timeout: float) -> None:
+        waiting_for = ["engines"]
+        progress = display(self._job_statuses, lambda: waiting_for[0])
+        deadline = time.monotonic() + timeout
+        try:
+
+            def on_wait(what: str) -> None:
+                waiting_for[0] = what
+                if progress is not None:
+                    progress.tick()
+
+            engines = self._cluster.start(count, timeout, on_wait)
+            hellos = [self._driver.expect(engine) for engine in engines]
+            for hello in hellos:
+                while True:
+                    try:
+                        hello.result(0.05)
+                        break
+                    except FutureTimeout:
+                        on_wait("the workers on the engines")
+                        self._driver.install_errors()
+                        if time.monotonic() > deadline:
+                            raise FelissError(
+                                f"the workers did not come up in {timeout:.0f} s"
+                            ) from None
+            started = tuple(str(engine) for engine in engines)
+            token: Future[Any] = Future()
+            self._driver.post(m.Start(started, self.size))
+            self._driver.post(m.WaitProtected(token))
+            self._result(token, "the ranks")
+            # A loss while MPI makes its first communicator would cost the session its use of MPI.
+            self._driver.linking.settled.wait(timeout)
+        finally:
+            if progress is not None:
+                progress.close()
+
+    def stop(self) -> None:
+        """End the session: its jobs, its engines, its files. Calling it again does nothing.
+
+        Ctrl-C ends the waiting; the end itself goes on, and calling it again waits for it.
+        """
+        if self._ended or self._is_forked():
+            return
+        self._stopped = True
+        done: Future[None] = Future()
+
+        def end() -> None:
+            try:
+                self._end()
+                done.set_result(None)
+            except BaseException as error:  # noqa: BLE001 - whoever stops it hears of it
+                done.set_exception(error)
+
+        threading.Thread(target=end, name="feliss-stop").start()
+        done.result()
+
+    def _is_forked(self) -> bool:
+        """Whether this process is a fork of the notebook's, whose session it is."""
+        return os.getpid() != self._process
+
+    def _end(self) -> None:
+        self._stopped = True
+        with self._stop_lock:
+            if not (self._ended or self._is_forked()):
+                self._driver.stop()
+                self._cluster.stop()
+                self._names.clear()
+                self._ended = True
+
+    def __enter__(self: _S) -> _S:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    @property
+    def state(self) -> str:
+        """What the master does: running, cutting, recording, recovering, failed or stopped."""
+        return "stopped" if self._stopped else self._driver.master.state
+
+    @property
+    def epoch(self) -> int:
+        """The incarnation of the ranks: one more after every completed recovery."""
+        return self._driver.master.epoch
+
+    @property
+    def client(self) -> Any:
+        """An ipyparallel client of the engines; ``%px`` works with it while jobs run."""
+        self._check_open()
+        return self._cluster.client()
+
+    def _check_open(self) -> None:
+        if self._stopped:
+            raise SessionClosed(
+                f"session {self.name!r} was stopped; start another with feliss_nb.start()"
+            )
+        if self._driver.master.error is not None:
+            raise self._driver.master.error
+
+    # ------------------------------------------------------------ submitting
+
+    def declare(self, records: bool = False, name: str | None = None) -> Variable:
+        """Return a new variable without partitions: a job's continuations fill it.
+
+        Parameters
+        ----------
+        records : bool
+            Whether its partitions hold records (lists), else one value each.
+        name : str, optional
+            A name keeps it until the name is bound anew. It is bound when a job is submitted
+            that fills the variable.
+        """
+        self._check_open()
+        if name is not None and (not isinstance(name, str) or not name):
+            raise UsageError(f"a variable's name is a text, not {name!r}")
+        return self._bind(next(_variables), records, name)
+
+    def _bind(self, number: int, records: bool, name: str | None = None) -> Variable:
+        variable = Variable(self, number, records, name)
+        self._mine.add(number)
+        self._handles[number] = variable
+        return variable
+
+    def _arrived(self, number: int, records: bool) -> Variable:
+        """Return the handle of a variable that came with a result."""
+        known = self._handles.get(number)
+        if known is not None:
+            return known
+        self._driver.post(m.Hold(number))
+        return self._bind(number, records)
+
+    def released(self, variable: int) -> None:
+        """Note that the notebook has dropped a variable's handle. Any thread may call it."""
+        if not self._stopped:
+            self._driver.post(m.Release(variable))
+
+    def submit(
+        self,
+        starts: Sequence[Start],
+        outputs: Sequence[Variable] = (),
+        label: str = "job",
+        internal: bool = False,
+        gang: bool = False,
+    ) -> Job:
+        """Submit a job: continuations for ranks, taken together or not at all.
+
+        Parameters
+        ----------
+        starts : sequence of (int, callable, tuple)
+            The rank, the function and its arguments, packed at once: what the caller changes later
+            does not matter.
+        outputs : sequence of Variable
+            The variables that the job fills.
+        label : str
+            What to call it.
+        gang : bool
+            Whether the starts, one for each rank, may wait for each other: see `Here.gang`.
+
+        Returns
+        -------
+        Job
+            At once.
+        """
+        self._check_open()
+        for rank, _, _ in starts:
+            self.check_rank(rank)
+        packed = pack_starts(starts, self._driver.blobs)
+        if not packed.handles <= self._mine:
+            raise UsageError(
+                f"{label} carries a variable of another session: collect it there and scatter it "
+                "here, or run both in one session"
+            )
+        job = Job(self, label, internal)
+        numbers = tuple(output.variable for output in outputs)
+        token: Future[int] = Future()
+        event = m.Submit(token, label, packed.starts, numbers, packed.handles, internal, gang)
+
+        def submit() -> None:
+            for blob in packed.blobs:
+                self._driver.blobs.add(blob)
+            self._driver.kept_bytes += packed.nbytes
+            token.add_done_callback(self._register(job))
+            self._driver._execute(self._driver.master.handle(event))
+
+        for output in outputs:
+            output.job = job
+            if output.name is not None:
+                self._names[output.name] = output
+                self._driver.tell_names({output.variable: output.name})
+        self._driver.run_soon(submit)
+        job.id = self._result(token, f"the submission of {label}")
+        self._jobs[job.id] = job
+        return job
+
+    def _register(self, job: Job) -> Callable[[Future[int]], None]:
+        def register(token: Future[int]) -> None:
+            if token.exception() is None:
+                self._driver.jobs[token.result()] = job
+
+        return register
+
+    def put(self, function: Callable[..., Any], *args: Any, rank: int) -> Job:
+        """Put a continuation into the pool of a rank.
+
+        Parameters
+        ----------
+        function : callable
+            What to run there; it can put more (see `here`).
+        *args
+            Its arguments, copied.
+        rank : int
+            Where.
+
+        Returns
+        -------
+        Job
+            The continuation and all that it puts.
+        """
+        return self.submit([(rank, function, args)], label=name_of(function))
+
+    def check_rank(self, rank: int) -> None:
+        """Raise UsageError unless there is such a rank."""
+        if isinstance(rank, bool) or not isinstance(rank, Integral) or not 0 <= rank < self.size:
+            raise UsageError(f"there is no rank {rank!r}: ranks are 0 to {self.size - 1}")
+
+    def cancel(self, job: Job) -> None:
+        """Cancel a job."""
+        self._check_open()
+        self._driver.post(m.CancelJob(job.id))
+
+    # ------------------------------------------------------------ waiting
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until no continuation is left anywhere.
+
+        Raises
+        ------
+        FunctionError
+            If a job failed and nobody was told yet.
+        WaitTimeout
+            When `timeout` seconds are over; the jobs go on.
+        """
+        jobs = list(self._jobs.values())
+        self.wait_for_jobs(None, timeout, "all jobs")
+        for job in jobs:
+            # A fetch tells its own error, to who fetches.
+            if job.state == "failed" and not job.reported and not job.internal:
+                job.raise_error()
+
+    def wait_for_jobs(self, jobs: tuple[int, ...] | None, timeout: float | None, what: str) -> None:
+        """Wait until jobs have ended (None: all of them, down to the last continuation)."""
+        self._check_open()
+        check_seconds("timeout=", timeout)
+        token = self._driver.ask(lambda token: m.Wait(token, jobs))
+        self._result(token, what, timeout)
+
+    def _result(self, token: Future[Any], what: str, timeout: float | None = None) -> Any:
+        return wait_for(token, self._driver, what, self._job_statuses, timeout)
+
+    def _job_statuses(self) -> list[JobStatus]:
+        return [job_status(job) for job in self.jobs if job.state in ("held", "running")]
+
+    # ------------------------------------------------------------ content of variables
+
+    def fetch(self, variable: Variable, function: Callable[[Any], Any] | None) -> list[Any]:
+        """Return each rank's partition of a variable, or what `function` makes of it there."""
+        label = f"variable {variable.name or variable.variable!r}"
+        args = (variable, function, label)
+        starts: list[Start] = [(rank, give, args) for rank in range(self.size)]
+        job = self.submit(starts, label=f"fetch of {label}", internal=True)
+        self.wait_for_jobs((job.id,), None, label)
+        error = job.error
+        if isinstance(error, DependencyError) and variable.job is not None:
+            variable.job.raise_error()
+        if error is not None:
+            raise error
+        return [self._open(job.results[rank].body) for rank in range(self.size)]
+
+    def _open(self, body: wire.Body) -> Any:
+        return restore(from_frames(body.frames), self._arrived, renew_classes=False)
+
+    def __getitem__(self, name: str) -> Variable:
+        """Return the variable of a name."""
+        try:
+            return self._names[name]
+        except (KeyError, TypeError):  # a list, say
+            known = ", ".join(sorted(self._names)) or "there are none"
+            raise UsageError(f"no variable has the name {name!r} (names: {known})") from None
+
+    def __delitem__(self, name: str) -> None:
+        """Drop a name; the variable goes when no handle is left."""
+        del self._names[self[name].name or name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """The named variables."""
+        return dict(self._names)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs that the notebook holds or that run, in order."""
+        known = {job.id: job for job in [*self._jobs.values(), *list(self._driver.jobs.values())]}
+        return [known[number] for number in sorted(known) if not known[number].internal]
+
+    # ------------------------------------------------------------ checkpoints and losses
+
+    def checkpoint(self, timeout: float | None = None) -> Checkpoint:
+        """Take a checkpoint now and wait until it is committed.
+
+        Raises
+        ------
+        UnpicklableError
+            If something cannot be saved; the last checkpoint stays, the jobs go on.
+        """
+        self._check_open()
+        check_seconds("timeout=", timeout)
+        begun = time.perf_counter()
+        token = self._driver.ask(m.TakeCheckpoint)
+        data = self._result(token, "the checkpoint", timeout)
+        seconds = time.perf_counter() - begun
+        at = time.time()
+        return Checkpoint(data["checkpoint"], self.epoch, data["bytes"], seconds, data["pause"], at)
+
+    def checkpoint_every(self, seconds: float | None) -> None:
+        """Take a checkpoint after every `seconds` of running work; None: only on request."""
+        self.check_interval(seconds)
+        self._check_open()
+        self._driver.checkpoint_every = seconds
+
+    @staticmethod
+    def check_interval(seconds: float | None) -> None:
+        """Raise UsageError unless checkpoints can be taken every `seconds`."""
+        check_seconds("checkpoint_every", seconds, above=True)
+
+    def kill(self, rank: int | None = None, wait: bool = False, engine: int | None = None) -> None:
+        """Kill the engine that hosts a rank: a real SIGKILL.
+
+        Parameters
+        ----------
+        rank : int
+            The rank whose engine dies, with all ranks on it.
+        wait : bool
+            Return when every rank runs again and every snapshot has its copies again, as many
+            as there are engines for.
+        engine : int, optional
+            Instead of a rank: an engine by its id, a spare for example.
+        """
+        self._check_open()
+        if (rank is None) == (engine is None):
+            raise UsageError("kill() takes a rank, or engine= and the id of an engine")
+        if rank is not None:
+            self.check_rank(rank)
+        done: Future[None] = Future()
+        self._driver.run_soon(lambda: self._driver.kill(rank, engine, done))
+        self._result(done, "the kill")
+        if wait:
+            token = self._driver.ask(m.WaitProtected)
+            self._result(token, "the recovery")
+
+    def status(self) -> Status:
+        """Return the state of engines, ranks, jobs and checkpoints."""
+        if self._stopped:
+            self._check_open()
+        return status_of(self, self._driver)
+
+    # ------------------------------------------------------------ what ranks print
+
+    def _print(self, printed: wire.Printed) -> None:
+        for rank, _, stream, line in printed.lines:
+            out = sys.stderr if stream == "stderr" else sys.stdout
+            _say(f"[rank {rank}] {line}", out)
+
+    def _trouble(self, text: str) -> None:
+        _say(f"feliss_nb: {text}", sys.stderr)
+
+    def __repr__(self) -> str:
+        return f"<session {self.name!r}: {self.size} ranks, {self.state}, epoch {self.epoch}>"
+
+    def _repr_html_(self) -> str:
+        return self.status()._repr_html_() if not self._stopped else repr(self)
+
+
+def _say(text: str, out: TextIO | None) -> None:
+    """Print on the master's thread, which must outlive a stream that fails.
+
+    It may be closed, have no reader, or be an object of the user's that does as it likes.
+    """
+    with contextlib.suppress(Exception):
+        print(text, file=out, flush=True)
+
+
+@atexit.register
+def _stop_all() -> None:
+    for session in [reference() for reference in _live]:
+        if session is not None:
+            session._end()  # here: no thread starts at the end of the interpreter
+
+
+__all__ = ["BaseSession", "live_sessions"]

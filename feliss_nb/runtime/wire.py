@@ -1,0 +1,256 @@
+"""Messages as frames: a pickled head, and large buffers behind it without a copy.
+
+Both ends sit in one directory that only the user can enter, so who can write here is the user:
+nothing is read from a socket outside it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+# Below this size a frame of its own costs more than the copy.
+SMALL = 16 * 1024
+
+
+@dataclass(slots=True)
+class Parcel:
+    """A function call, packed to travel: from the notebook, or from another rank.
+
+    Parameters
+    ----------
+    root : tuple or None
+        The function: the digest of its blob and its name there, or the names of a module and of
+        the function in it; None if it stands in `data`.
+    data : bytes
+        The pickled arguments, or the pair of function and arguments.
+    buffers : tuple of buffers
+        What `data` refers to out of band.
+    digests : tuple of bytes
+        The blobs that must be loaded before `data` is read.
+    reaches : frozenset of int
+        The variables that are read and written through it. A snapshot that holds it keeps them:
+        no pickler sees what stands in `data`.
+    """
+
+    root: tuple[bytes, str | None] | tuple[str, str] | None
+    data: bytes
+    buffers: tuple[Any, ...]
+    digests: tuple[bytes, ...]
+    reaches: frozenset[int] = frozenset()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arguments."""
+        return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        buffers = tuple(pickle.PickleBuffer(buffer) for buffer in self.buffers)
+        return Parcel, (self.root, self.data, buffers, self.digests, self.reaches)
+
+
+@dataclass(slots=True)
+class Body:
+    """Frames of a snapshot inside a message."""
+
+    frames: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Body, (tuple(pickle.PickleBuffer(frame) for frame in self.frames),)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Stands for a buffer that the receiver has, by the digest of its content."""
+
+    digest: bytes
+
+
+@dataclass(slots=True)
+class Blob:
+    """A function with the globals that it captured, under the digest of its content."""
+
+    digest: bytes
+    data: bytes
+    buffers: tuple[Any, ...]
+    modules: tuple[tuple[str, str], ...] = ()
+    handles: frozenset[int] = frozenset()
+    targets: frozenset[int] = frozenset()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        buffers = tuple(
+            buffer if isinstance(buffer, Known) else pickle.PickleBuffer(buffer)
+            for buffer in self.buffers
+        )
+        names = self.modules, self.handles, self.targets
+        return Blob, (self.digest, self.data, buffers, *names)
+
+
+@dataclass(frozen=True, slots=True)
+class DropBlobs:
+    """No live job uses these functions."""
+
+    digests: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an engine stands in the world that an mpiexec made.
+
+    Parameters
+    ----------
+    world : str
+        mpiexec's name of it.
+    rank, size : int
+        The engine's rank there, and how many there are.
+    is_up : bool
+        Whether MPI is initialized.
+    trouble : str
+        Why gangs cannot use it; empty if they can.
+    """
+
+    world: str
+    rank: int
+    size: int
+    is_up: bool
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """An engine's worker is up."""
+
+    engine: str
+    pid: int
+    started: float
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What continuations printed on an engine: (rank, job, stream, text)."""
+
+    lines: tuple[tuple[int, int, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far jobs are: (rank, job) -> (done, total); and records mapped since the last one."""
+
+    epoch: int
+    progress: dict[tuple[int, int], tuple[int, int]]
+    mapped: dict[tuple[int, int], int]
+    pools: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A rank in a step of a gang waits for a message: for what, and what it sent and received."""
+
+    epoch: int
+    cut: int
+    rank: int
+    step: tuple[int, int]
+    waits: list[Any]
+    sent: tuple[int, ...]
+    received: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Make the communicator of an epoch, together with the other engines of the world.
+
+    Parameters
+    ----------
+    attempt : int
+        Of the rollback that begins the epoch.
+    session : int
+        A tag of the session: others may use the same engines.
+    members : tuple of int
+        The session's engines that live, by their ranks in the world.
+    group : tuple of int
+        The engine of each rank, likewise; empty if the sockets carry the epoch's messages.
+    """
+
+    attempt: int
+    session: int
+    members: tuple[int, ...]
+    group: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The communicator is made, or why it is not; and whether none can be made any more."""
+
+    attempt: int
+    error: str
+    is_final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """Whether MPI carries an epoch's messages: every engine has its communicator."""
+
+    attempt: int
+    mpi: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the notebook calls its variables, for messages to people."""
+
+    names: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """The session ends; the engine goes on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A worker's own thread failed: a bug."""
+
+    text: str
+
+
+def encode(message: Any) -> list[Any]:
+    """Return the frames of a message; the buffers are views of live memory."""
+    frames: list[Any] = [b""]
+
+    def out_of_band(buffer: pickle.PickleBuffer) -> bool:
+        view = buffer.raw()
+        if view.nbytes < SMALL:
+            return True
+        frames.append(view)
+        return False
+
+    frames[0] = pickle.dumps(message, protocol=5, buffer_callback=out_of_band)
+    return frames
+
+
+def decode(frames: Sequence[Any]) -> Any:
+    """Return the message of `frames`."""
+    return pickle.loads(frames[0], buffers=frames[1:])
+
+
+def receive(socket: zmq.Socket[bytes], flags: int = 0) -> list[Any]:
+    """Receive a message: small frames as bytes, large ones as views of the memory received."""
+    frame = socket.recv(flags, copy=False)
+    frames: list[Any] = [frame.bytes]
+    while frame.more:
+        frame = socket.recv(copy=False)
+        frames.append(frame.buffer if len(frame) >= SMALL else frame.bytes)
+    return frames
+
+
+def send(socket: zmq.Socket[bytes], frames: Sequence[Any]) -> None:
+    """Send a message; large frames are not copied and must not change."""
+    if len(frames) == 1:
+        socket.send(frames[0])
+    else:
+        socket.send_multipart(frames, copy=False)
