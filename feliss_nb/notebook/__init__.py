@@ -1,0 +1,1 @@
+"""The notebook: magics, completion, progress, display. Thin over the Session."""

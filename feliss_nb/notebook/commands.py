@@ -1,0 +1,136 @@
+"""The subcommands of ``%feliss``: one table, from which parsing, help and completion derive."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from feliss_nb.notebook.arguments import Argument, Kind, Subcommand
+
+_SESSION = Argument("session", "NAME", "the session that is meant, if not the last", Kind.WORD)
+_OUT = Argument("out", "NAME", "bind the result to this name", Kind.IDENTIFIER)
+_WITH_KEY = Argument("with_key", "", "the function gets the key and its values", Kind.FLAG)
+
+_MAP_F = Argument("f", "F", "a function of one record; a generator function gives any number")
+_REDUCE_F = Argument("f", "F", "a function of the list of one key's values")
+_SOURCE = Argument("source", "SOURCE", "a variable, or anything that can be iterated over")
+_PAIRS = Argument("pairs", "PAIRS", "a variable of pairs (key, value)")
+
+_WORKERS = Argument("workers", "N", "engines that host ranks", Kind.WHOLE)
+_SPARES = Argument("spares", "N", "engines ready to take a rank over", Kind.WHOLE)
+_NEW = (
+    Argument("name", "NAME", "what the session is called", Kind.WORD),
+    Argument("copies", "N", "copies of each snapshot on other engines", Kind.WHOLE),
+    Argument("seed", "N", "seed of the random numbers", Kind.WHOLE),
+    Argument(
+        "checkpoint_every",
+        "SECONDS",
+        "seconds of running work between checkpoints; None: only on request",
+        Kind.SECONDS_OR_NONE,
+    ),
+)
+
+_ALL = (
+    Subcommand(
+        "start",
+        "Start engines and a session on them.",
+        options=(
+            _WORKERS,
+            _SPARES,
+            *_NEW,
+            Argument("replace", "", "start a new spare for one that was used", Kind.SWITCH),
+            Argument("engines", "KIND", "local, or mpi: all under one mpiexec", Kind.WORD),
+        ),
+        example="start --workers 4 --spares 1",
+    ),
+    Subcommand(
+        "attach",
+        "Make a session on the engines of a cluster that runs already.",
+        options=(
+            Argument("profile", "NAME", "the ipyparallel profile", Kind.WORD),
+            Argument("cluster_id", "ID", "the cluster id", Kind.WORD),
+            Argument("client", "EXPR", "an ipyparallel Client"),
+            _WORKERS,
+            _SPARES,
+            *_NEW,
+        ),
+        example="attach --profile slurm --workers 4",
+    ),
+    Subcommand(
+        "map",
+        "Apply a function to every record; returns at once.",
+        positional=(_MAP_F, _SOURCE),
+        options=(_OUT,),
+        from_cell="f",
+        example="map tokenize corpus --out pairs",
+    ),
+    Subcommand(
+        "reduce",
+        "Bring the values of each key together and reduce them; returns at once.",
+        positional=(_REDUCE_F, _PAIRS),
+        options=(_OUT, _WITH_KEY),
+        from_cell="f",
+        example="reduce sum pairs --out counts",
+    ),
+    Subcommand(
+        "spmd",
+        "Run a function of an mpi4py communicator on every rank; returns at once.",
+        positional=(Argument("main", "MAIN", "a function of the communicator"),),
+        options=(_OUT,),
+        from_cell="main",
+        example="spmd main --out norms",
+    ),
+    Subcommand(
+        "mapreduce",
+        "Map, then reduce what the map gave; returns at once.",
+        positional=(
+            Argument("map", "MAP", "a function of one record that gives pairs (key, value)"),
+            Argument("reduce", "REDUCE", _REDUCE_F.help),
+            _SOURCE,
+        ),
+        options=(
+            _OUT,
+            Argument("combine", "F", "reduces the values of a key where they arise"),
+            _WITH_KEY,
+        ),
+        example="mapreduce tokenize sum corpus --out counts",
+    ),
+    Subcommand(
+        "wait",
+        "Wait until every job is done; Ctrl-C ends the wait, not the jobs.",
+        options=(Argument("timeout", "SECONDS", "wait no longer than this", Kind.NUMBER),),
+        example="wait --timeout 60",
+    ),
+    Subcommand("checkpoint", "Take a checkpoint now, and wait for its commit."),
+    Subcommand("status", "Show the session, its engines, ranks and jobs."),
+    Subcommand(
+        "kill",
+        "Kill the engine that hosts a rank (SIGKILL), to see the recovery.",
+        positional=(Argument("rank", "RANK", "the rank", Kind.WHOLE),),
+        options=(
+            Argument(
+                "wait", "", "until every rank runs, with the copies that can be had", Kind.FLAG
+            ),
+        ),
+        example="kill 2",
+    ),
+    Subcommand("stop", "Stop the session and its engines."),
+    Subcommand(
+        "events",
+        "Show the last events of the session's log.",
+        options=(Argument("last", "N", "how many; 50 if not given", Kind.WHOLE),),
+        example="events --last 20",
+    ),
+    Subcommand(
+        "help",
+        "Show the subcommands, or what one of them takes.",
+        positional=(Argument("subcommand", "SUBCOMMAND", "one of them", Kind.WORD),),
+        optional=True,
+        example="help map",
+    ),
+)
+
+
+#: Every subcommand by its name, in the order of the help. Each names its session in the same way.
+COMMANDS = {
+    command.name: replace(command, options=(*command.options, _SESSION)) for command in _ALL
+}

@@ -1,0 +1,85 @@
+"""A session that only remembers what it was told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from feliss_nb.runtime.events import Event
+from feliss_nb.runtime.status import Checkpoint, Status
+
+
+class FakeVariable:
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<variable {self.name}>"
+
+
+@dataclass
+class FakeSession:
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    stopped: bool = False
+    size: int = 3
+    error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.events = [Event("commit", n / 4, {"rank": n, "detail": "<b>"}) for n in range(8)]
+        self.activated = 0
+        self.client = SimpleNamespace(direct_view=self._view)
+
+    def _view(self, targets: str) -> SimpleNamespace:
+        def activate() -> None:
+            self.activated += 1
+            if self.error is not None:
+                raise self.error
+
+        assert targets == "all"
+        return SimpleNamespace(activate=activate)
+
+    def _called(self, *call: Any) -> None:
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+
+    def map(self, f: Any, source: Any, name: str | None = None) -> FakeVariable:
+        self._called("map", f, source, name)
+        return FakeVariable(name)
+
+    def reduce(
+        self, f: Any, pairs: Any, name: str | None = None, with_key: bool = False
+    ) -> FakeVariable:
+        self._called("reduce", f, pairs, name, with_key)
+        return FakeVariable(name)
+
+    def mapreduce(
+        self, map: Any, reduce: Any, source: Any, name: str | None = None, **options: Any
+    ) -> FakeVariable:
+        self._called("mapreduce", map, reduce, source, name, options)
+        return FakeVariable(name)
+
+    def spmd(self, main: Any, name: str | None = None) -> FakeVariable:
+        self._called("spmd", main, name)
+        return FakeVariable(name)
+
+    def checkpoint(self) -> Checkpoint:
+        self._called("checkpoint")
+        return Checkpoint(3, 1, 12_345_678, 0.0451, 0.0031, 0.0)
+
+    def status(self) -> Status:
+        self._called("status")
+        return Status(self.name, "running", 1, 1, True, (), (), ())
+
+    def kill(self, rank: int, wait: bool = False) -> None:
+        self._called("kill", rank, wait)
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._called("wait", timeout)
+
+    def stop(self) -> None:
+        self._called("stop")
+        self.stopped = True
