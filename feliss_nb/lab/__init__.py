@@ -1,0 +1,1 @@
+"""Experiments: the demonstration, the benchmarks and the report they share."""

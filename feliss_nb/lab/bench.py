@@ -1,0 +1,12 @@
+"""The benchmarks, by the names that ``feliss-nb bench`` knows."""
+
+from __future__ import annotations
+
+from feliss_nb.lab.bench_lu import lu
+from feliss_nb.lab.bench_mpi import mpi
+from feliss_nb.lab.bench_recovery import recovery
+from feliss_nb.lab.bench_simulate import simulate
+from feliss_nb.lab.bench_tasks import tasks
+from feliss_nb.lab.bench_wordcount import wordcount
+
+__all__ = ["lu", "mpi", "recovery", "simulate", "tasks", "wordcount"]

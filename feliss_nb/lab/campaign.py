@@ -1,0 +1,155 @@
+"""Random sessions in the simulator, each drawn from its seed: a program, a world, and faults.
+
+A session is played twice: once undisturbed, and once with losses, suspects, failing captures,
+joining engines and requests for checkpoints at random moments. Both must show the notebook the
+same, or the second must end because a rank and all its copies were lost.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from feliss_nb.core import messages as m
+from feliss_nb.errors import LossError
+from feliss_nb.lab.simulator import Simulation
+
+#: More than any of the programs below needs, however often it is set back.
+MOST = 60_000
+
+FAULTS = tuple("host host host any two suspect join capture keep checkpoint checkpoint".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What came of a session.
+
+    Attributes
+    ----------
+    events : int
+        How many things happened in the disturbed run.
+    faults : dict of str to int
+        How many of each kind were injected.
+    equal : bool
+        Whether the notebook saw what it sees undisturbed.
+    lost : bool
+        Whether it ended, with an error, because more was lost than its copies tolerate.
+    """
+
+    events: int
+    faults: dict[str, int]
+    equal: bool
+    lost: bool
+
+
+def random_program(rng: random.Random) -> list[tuple[Any, ...]]:
+    """Draw one to six calls of `simulated_programs.Notebook`, every third or so a gang."""
+    few = rng.randrange
+    calls = {
+        "gang": lambda: ("gang", few(4), few(7), few(4)),
+        "gang_waits": lambda: ("gang_waits", few(4), few(4), few(4)),
+        "cancel_gang": lambda: ("cancel_gang", few(4), few(2)),
+        "walk": lambda: ("walk", few(4), few(10), few(7)),
+        "tree": lambda: ("tree", few(4), few(4), 1 + few(4)),
+        "ring": lambda: ("ring", few(4), few(4), few(13)),
+        "shuffle": lambda: ("shuffle", few(4), few(5)),
+        "fill_and_read": lambda: ("fill_and_read", few(4), few(4)),
+        "keep_and_follow": lambda: ("keep_and_follow", few(4), few(6)),
+        "loop": lambda: ("loop", few(4), few(3)),
+        "fail": lambda: ("fail", few(4)),
+        "cancel": lambda: ("cancel", few(2)),
+        "checkpoint": lambda: ("checkpoint",),
+    }
+    names = ["gang", "gang", "gang_waits", *calls]
+    return [calls[rng.choice(names)]() for _ in range(1 + few(6))]
+
+
+def random_world(rng: random.Random) -> dict[str, Any]:
+    """Draw the parameters of a `Simulation`, but for its seed."""
+    return {
+        "workers": rng.randint(1, 4),
+        "spares": rng.randint(0, 2),
+        "copies": rng.choice([1, 1, 1, 2, 0]),
+        "replace": rng.random() < 0.5,
+        "replacements": rng.randint(0, 4),
+        "delay": rng.choice([0.2, 1.0, 5.0]),
+        "detection": rng.choice([0.1, 3.0, 20.0]),
+        "checkpoint_every": rng.choice([None, 3.0, 10.0, 30.0]),
+    }
+
+
+def inject(sim: Simulation, kind: str, which: int) -> None:
+    """Let a fault happen.
+
+    Parameters
+    ----------
+    sim : Simulation
+        Where.
+    kind : str
+        ``host`` kills the engine of a rank, ``any`` any engine, ``two`` both at once; ``suspect``
+        lets an engine miss its beats, ``join`` lets a new one join, ``capture`` and ``keep`` let
+        the next one fail, ``checkpoint`` asks for a checkpoint.
+    which : int
+        Which rank or engine, modulo their number.
+    """
+    living = sim.living()
+    if kind in ("host", "two") and sim.master.routes:
+        sim.kill(sim.host(which % sim.size))
+    if kind in ("any", "two") and living:
+        sim.kill(living[which % len(living)])
+    elif kind == "suspect" and living:
+        sim.suspect(living[which % len(living)])
+    elif kind == "join":
+        sim.join()
+    elif kind in ("capture", "keep"):
+        sim.fail_next(kind)
+    elif kind == "checkpoint":
+        sim.ask(m.TakeCheckpoint)
+
+
+def undisturbed(workers: int, program: list[Any]) -> list[Any]:
+    """Give what the notebook sees when nothing happens."""
+    sim = Simulation(0, workers=workers, spares=0, check_every=0)
+    sim.submit(program)
+    return sim.run(MOST)
+
+
+def play(seed: int, check_every: int = 10) -> Played:
+    """Play the session of a seed.
+
+    Parameters
+    ----------
+    seed : int
+        Of the program, the world, and the faults.
+    check_every : int
+        Check every invariant after this many events.
+
+    Returns
+    -------
+    Played
+        What came of it.
+
+    Raises
+    ------
+    Hang
+        When the notebook would wait for ever.
+    InternalError
+        When an invariant does not hold.
+    """
+    rng = random.Random(seed)
+    program, world = random_program(rng), random_world(rng)
+    sim = Simulation(seed, **world, check_every=check_every)
+    sim.submit(program)
+    faults: dict[str, int] = {}
+    for _ in range(rng.randint(0, 6)):
+        until = sim.events + rng.randint(0, 150)
+        sim.run_until(lambda until=until: sim.events >= until, MOST)  # type: ignore[misc]
+        kind = rng.choice(FAULTS)
+        inject(sim, kind, rng.randrange(8))
+        faults[kind] = faults.get(kind, 0) + 1
+    try:
+        seen = sim.run(MOST)
+    except LossError:
+        return Played(sim.events, faults, equal=False, lost=True)
+    return Played(sim.events, faults, seen == undisturbed(world["workers"], program), lost=False)

@@ -1,0 +1,388 @@
+"""A session without processes: real protocol machines, a fake network, a fake clock.
+
+One `core.master.Master` and many `core.worker.Worker` s are joined by links with random delays:
+first in, first out for each pair of engines, in any order between pairs. An engine that dies loses
+a suffix of what it has under way on each link. Every choice is drawn from one seed, so a run
+repeats exactly::
+
+    sim = Simulation(seed=7, workers=4, spares=1, copies=1)
+    sim.submit([("tree", 0, 0, 3), ("checkpoint",), ("shuffle", 0, 2)])
+    sim.run_until(lambda: sim.events > 300)
+    sim.kill(sim.host(2))
+    outcome = sim.run()          # what the notebook saw; raises Hang where nobody answers
+    sim.check_invariants()       # also done after every event
+
+The notebook's program is a list of the calls of `simulated_programs.Notebook`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from feliss_nb.core import messages as m
+from feliss_nb.core.master import Master
+from feliss_nb.errors import FelissError, InternalError
+from feliss_nb.lab import simulator_checks as checks
+from feliss_nb.lab.simulated_engine import Runner, SimulatedEngine
+from feliss_nb.lab.simulated_programs import Asks, Failure, Notebook
+
+MASTER, NOTEBOOK = "master", "notebook"
+
+
+class Hang(InternalError):
+    """Nothing is left to happen, or nothing but idling, and somebody waits for an answer."""
+
+
+@dataclass(slots=True)
+class Parcel:
+    """Something under way on a link."""
+
+    act: Callable[[], None]
+    kind: str
+    content: Any
+    lost: bool = False
+
+
+@dataclass(slots=True)
+class Question:
+    """What the notebook asked, and who goes on with the answer."""
+
+    event: Any
+    asker: Asks | None
+
+
+class Simulation:
+    """A session in a fake world.
+
+    Parameters
+    ----------
+    seed : int
+        Of every random choice.
+    workers, spares, copies, replace
+        As for a session.
+    replacements : int
+        How many lost engines can be replaced.
+    delay : float
+        The longest time that a message takes; a continuation takes up to 2.
+    detection : float
+        The longest time until a dead engine is noticed.
+    checkpoint_every : float or None
+        The time between periodic checkpoints.
+    check_every : int
+        Check the invariants after this many events; 0: never.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        workers: int = 3,
+        spares: int = 1,
+        copies: int = 1,
+        replace: bool = True,
+        replacements: int = 1000,
+        delay: float = 1.0,
+        detection: float = 3.0,
+        checkpoint_every: float | None = None,
+        check_every: int = 1,
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.size, self.delay, self.detection = workers, delay, detection
+        self.replacements = replacements
+        self.checkpoint_every, self.check_every = checkpoint_every, check_every
+        self.now, self.events = 0.0, 0
+        self.master = Master(copies=copies, replace=replace)
+        self.engines: dict[str, SimulatedEngine] = {}
+        self.links: dict[tuple[str, str, str], deque[Parcel]] = {}
+        self.log: list[tuple[float, str, Any]] = []
+        self.view: dict[int, tuple[str, dict[int, Any]]] = {}
+        self.open: dict[int, Question] = {}  # questions of the notebook, by token
+        self.answered: set[int] = set()
+        self.askers: list[Asks] = []
+        self.notebooks: list[Notebook] = []
+        self.outcome: list[Any] = []
+        self.error: Exception | None = None
+        self.to_fail: dict[str, int] = {}
+        self.corrupted = False
+        self.gangs: dict[tuple[int, tuple[int, int]], list[Runner]] = {}  # who has begun a step
+        self.commits: list[Callable[[list[Any]], None]] = []
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._names = count()
+        self._tokens = count()
+        self._arrivals: dict[tuple[str, str, str], float] = {}
+        started = tuple(self._new_engine() for _ in range(workers + spares))
+        self.tell(m.Start(started, workers))
+        if checkpoint_every is not None:
+            self.after(checkpoint_every, self._tick)
+
+    # ------------------------------------------------------------ the notebook
+
+    def submit(self, ops: Iterable[tuple[Any, ...]]) -> Notebook:
+        """Let a notebook run the calls `ops`; several run side by side."""
+        notebook = Notebook(self.tell, self.view, self.size, 1000 * len(self.notebooks))
+        self.notebooks.append(notebook)
+        self.drive(notebook.play(ops))
+        return notebook
+
+    def drive(self, asker: Asks) -> None:
+        """Let a generator of questions run: it gets each answer, or its error."""
+        self.askers.append(asker)
+        self._go_on(asker, None, None)
+
+    def ask(self, question: Callable[[int], Any], asker: Asks | None = None) -> int:
+        """Put a question to the master; return its token."""
+        token = next(self._tokens)
+        event = question(token)
+        self.open[token] = Question(event, asker)
+        self.tell(event)
+        return token
+
+    def tell(self, event: Any) -> None:
+        """Give the master an event of the notebook, in order."""
+        act = self._with_master(event)
+        self._send("control", NOTEBOOK, MASTER, Parcel(act, "event", event))
+
+    def _with_master(self, event: Any) -> Callable[[], None]:
+        return lambda: self.execute(self.master.handle(event))
+
+    def _go_on(self, asker: Asks, value: Any, error: Exception | None) -> None:
+        try:
+            question = asker.send(value) if error is None else asker.throw(error)
+        except StopIteration as stop:
+            self.askers.remove(asker)
+            self.outcome.append(stop.value)
+            return
+        except (FelissError, Failure) as failure:
+            self.askers.remove(asker)
+            self.error = failure
+            return
+        self.ask(question, asker)
+
+    def _tick(self) -> None:
+        if self.askers and self.checkpoint_every is not None:
+            self.ask(m.TakeCheckpoint)
+            self.after(self.checkpoint_every, self._tick)
+
+    def begun(self, epoch: int, step: tuple[int, int], runner: Runner) -> None:
+        """Note that a rank has begun a step of a gang; the last one lets it end on all."""
+        ranks = self.gangs.setdefault((epoch, step), [])
+        ranks.append(runner)
+        if len(ranks) == self.size:
+            for other in self.gangs.pop((epoch, step)):
+                if other.waits is not None:
+                    other.waits()
+
+    # ------------------------------------------------------------ faults
+
+    def kill(self, engine: str) -> None:
+        """Kill an engine: a suffix of what it sends on each link is lost; noticed after a while."""
+        victim = self.engines[engine]
+        if not victim.alive:
+            return
+        victim.alive = False
+        self.log.append((self.now, "killed", engine))
+        for (_, source, _), parcels in self.links.items():
+            if source == engine:
+                for parcel in list(parcels)[self.rng.randint(0, len(parcels)) :]:
+                    parcel.lost = True
+        lost = m.EngineLost(engine, "its process ended")
+        self.after(self.rng.random() * self.detection, self._with_master(lost))
+
+    def suspect(self, engine: str) -> None:
+        """Let an engine miss its beats; it goes on until it is fenced."""
+        self._with_master(m.EngineSuspect(engine, "it misses its beats"))()
+
+    def join(self) -> str:
+        """Let a new engine join; return its name."""
+        engine = self._new_engine()
+        self.tell(m.EngineJoined(engine))
+        return engine
+
+    def fail_next(self, kind: str, times: int = 1) -> None:
+        """Let the next ``capture``, ``keep`` (late failure of a capture) or ``load`` fail."""
+        self.to_fail[kind] = self.to_fail.get(kind, 0) + times
+
+    def fails(self, kind: str, engine: str) -> bool:
+        """Whether something shall fail now; the engines ask."""
+        left = self.to_fail.get(kind, 0)
+        if left:
+            self.to_fail[kind] = left - 1
+            self.corrupted |= kind == "load"
+            self.log.append((self.now, f"{kind} fails", engine))
+        return left > 0
+
+    def host(self, rank: int) -> str:
+        """Return the engine that hosts a rank."""
+        return self.master.routes[rank]
+
+    def living(self) -> list[str]:
+        """Return the engines that live."""
+        return [name for name, engine in self.engines.items() if engine.alive]
+
+    def _new_engine(self) -> str:
+        name = f"e{next(self._names)}"
+        self.engines[name] = SimulatedEngine(name, self)
+        return name
+
+    # ------------------------------------------------------------ network and clock
+
+    def after(self, delay: float, act: Callable[[], None]) -> None:
+        """Do something later."""
+        self._at(self.now + delay, act)
+
+    def _at(self, time: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (time, next(self._order), act))
+
+    def to_master(self, source: str, message: Any) -> None:
+        """Send a worker's message to the master."""
+
+        def act() -> None:
+            self.execute(self.master.hear(source, message))
+
+        self._send("control", source, MASTER, Parcel(act, "message", message))
+
+    def to_peer(self, source: str, target: str, kind: str, content: tuple[Any, ...]) -> None:
+        """Send something from engine to engine."""
+
+        def act() -> None:
+            if self.engines[target].alive:
+                self.engines[target].peer(kind, content)
+
+        self._send("data", source, target, Parcel(act, kind, content))
+
+    def _send(self, plane: str, source: str, target: str, parcel: Parcel) -> None:
+        key = (plane, source, target)
+        link = self.links.setdefault(key, deque())
+        link.append(parcel)
+        delay = self.rng.random() ** 3 * self.delay  # mostly short, now and then long
+        at = max(self.now + delay, self._arrivals.get(key, 0.0))
+        self._arrivals[key] = at
+
+        def arrive() -> None:
+            link.popleft()
+            if not parcel.lost:
+                parcel.act()
+
+        self._at(at, arrive)
+
+    def step(self) -> bool:
+        """Let the next event happen; return False when there is none."""
+        if not self._heap:
+            return False
+        self.now, _, act = heapq.heappop(self._heap)
+        self.events += 1
+        act()
+        if self.check_every and self.events % self.check_every == 0:
+            self.check_invariants()
+        return True
+
+    def run_until(self, true: Callable[[], Any], most: int = 100_000) -> None:
+        """Run until something holds, the notebook has ended, or nothing more happens."""
+        for _ in range(most):
+            if not self.askers or true() or not self.step():
+                return
+        raise Hang(f"after {most} events the notebook still waits; {self.story()}")
+
+    def run(self, most: int = 100_000) -> list[Any]:
+        """Run to the notebook's end; return what it saw, or raise the error that ended it."""
+        self.run_until(lambda: False, most)
+        if self.askers:
+            raise Hang(f"nothing more happens and the notebook waits; {self.story()}")
+        if self.error is not None:
+            raise self.error
+        return self.outcome
+
+    def settle(self, most: int = 100_000) -> None:
+        """Run until nothing more happens."""
+        for _ in range(most):
+            if not self.step():
+                return
+        raise Hang(f"after {most} events something still happens; {self.story()}")
+
+    def story(self, lines: int = 30) -> str:
+        """Return the last lines of the event log."""
+        told = [f"{at:9.2f}  {kind}  {data}" for at, kind, data in self.log[-lines:]]
+        questions = [question.event for question in self.open.values() if question.asker]
+        return "\n".join([f"asked: {questions}", f"master: {self.master.state}", *told])
+
+    def check_invariants(self) -> None:
+        """Raise InternalError where a machine, or all of them together, are in a wrong state."""
+        checks.check_world(self)
+
+    # ------------------------------------------------------------ the master's commands
+
+    def execute(self, commands: list[Any]) -> None:
+        """Do what the master says."""
+        for command in commands:
+            _COMMANDS[type(command)](self, command)
+
+    def _to_engine(self, command: m.ToEngine) -> None:
+        engine, message = self.engines[command.engine], command.message
+
+        def act() -> None:
+            if engine.alive:
+                engine.hear(message)
+
+        self._send("control", MASTER, engine.name, Parcel(act, "order", message))
+
+    def _answer(self, command: m.Answer) -> None:
+        token = command.token
+        if token in self.answered:
+            raise InternalError(f"token {token} was answered twice")
+        self.answered.add(token)
+        question = self.open.pop(token)
+        if isinstance(question.event, m.Wait) and command.error is None:
+            checks.check_wait(self, question.event)
+        asker = question.asker
+        if asker is not None:
+            error = command.error
+            if isinstance(error, str):
+                error = Failure(error)
+            self.after(self.rng.random() * 0.2, lambda: self._go_on(asker, command.value, error))
+
+    def _job_changed(self, command: m.JobChanged) -> None:
+        job = self.master.jobs[command.job]
+        self.view[job.id] = job.state, dict(job.results)
+
+    def _note(self, command: m.Log) -> None:
+        self.log.append((self.now, command.kind, command.data))
+        if command.kind == "committed":
+            shards = checks.check_commit(self)
+            for look in self.commits:
+                look(shards)
+        elif command.kind == "failed":
+            checks.check_loss(self)
+
+    def _fence(self, command: m.Fence) -> None:
+        self.after(self.rng.random() * self.detection, lambda: self.kill(command.engine))
+
+    def _replace(self, command: m.Replace) -> None:
+        if self.replacements:
+            self.replacements -= 1
+            self.after(2 + self.rng.random() * 20, lambda: void(self.join()))
+
+    def _compare(self, command: m.Compare) -> None:
+        same = command.old == command.new
+        self.tell(m.Compared(command.job, command.rank, same))
+
+
+def void(value: Any) -> None:
+    """Forget a value."""
+
+
+_COMMANDS: dict[type, Any] = {
+    m.ToEngine: Simulation._to_engine,
+    m.Answer: Simulation._answer,
+    m.JobChanged: Simulation._job_changed,
+    m.Log: Simulation._note,
+    m.Fence: Simulation._fence,
+    m.Replace: Simulation._replace,
+    m.Compare: Simulation._compare,
+}

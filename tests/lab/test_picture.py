@@ -1,0 +1,36 @@
+"""The picture of a run: drawn from events, and refused in words where it cannot be."""
+
+import pytest
+
+from feliss_nb.errors import UsageError
+from feliss_nb.lab.picture import check_picture, draw
+from feliss_nb.runtime import Event
+
+EVENTS = [
+    Event("recovering", 1.0, {"routes": {0: "0", 1: "1"}, "epoch": 0}),
+    Event("started", 1.0, {}),
+    Event("committed", 1.5, {"checkpoint": 1, "bytes": 2_000_000}),
+    Event("engine-lost", 2.0, {"engine": "1", "ranks": (1,)}),
+    Event("recovering", 2.0, {"routes": {0: "0", 1: "2"}, "epoch": 1}),
+    Event("recovered", 2.1, {}),
+    Event("job-done", 3.0, {}),
+]
+
+
+def test_the_picture_names_engines_checkpoint_and_kill(tmp_path):
+    path = tmp_path / "run.svg"
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        draw(EVENTS, path, "a run")
+    text = path.read_text()
+    for words in ("a run", "rank 1", "engine 1", "engine 2", "checkpoint 1: 2.0 MB", "SIGKILL"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("run.gif", r"\.svg or a \.png"), ("no/run.svg", "folder")]
+)
+def test_a_picture_that_cannot_be_drawn_is_refused(tmp_path, name, says):
+    with pytest.raises(UsageError, match=says):
+        check_picture(tmp_path / name)
