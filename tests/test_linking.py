@@ -13,32 +13,43 @@ from feliss_nb.runtime.linking import Linking
 class Scene:
     """Engines by name, at the places of a world or not, and what they are sent."""
 
+    now = 100.0
+
     def __init__(self, places: dict[str, wire.Place | None]) -> None:
         self.sent: list[tuple[str, Any]] = []
         self.changes: list[str] = []
         self.linking = Linking(lambda e, m: self.sent.append((e, m)), self.changes.append)
-        self.alive = set(places)
         for engine, place in places.items():
             self.linking.joined(engine, place)
 
-    def roll_back(self, attempt: int, *hosts: str) -> list[tuple[str, Any]]:
-        """All engines that live are told; gives what they are sent behind it."""
+    def look(self, later: float = 0.0) -> list[tuple[str, Any]]:
+        """Let time pass; gives what the engines are sent then."""
         self.sent.clear()
-        for engine in sorted(self.alive):
-            self.linking.order(engine, attempt, dict(enumerate(hosts)))
-        return list(self.sent)
+        Scene.now += later
+        self.linking.look()
+        return sorted(self.sent, key=lambda pair: pair[0])
 
-    def lose(self, engine: str) -> None:
-        self.alive.discard(engine)
+    def roll_back(self, attempt: int, *hosts: str) -> list[tuple[str, Any]]:
+        """An epoch begins; gives what the engines are sent, at once and when it is quiet."""
+        self.sent.clear()
+        self.linking.begin(attempt, dict(enumerate(hosts)))
+        return sorted(self.sent, key=lambda pair: pair[0]) + self.look(later=2 * linking.QUIET)
+
+    def lose(self, engine: str) -> list[tuple[str, Any]]:
+        self.sent.clear()
         self.linking.lost(engine)
+        return sorted(self.sent, key=lambda pair: pair[0])
 
-    def answer(
-        self, attempt: int, *engines: str, error: str = "", final: bool = False
-    ) -> list[Any]:
+    def answer(self, attempt: int, *engines: str, error: str = "") -> list[Any]:
         self.sent.clear()
         for engine in engines:
-            self.linking.hear(engine, wire.Linked(attempt, error, final))
-        return list(self.sent)
+            self.linking.hear(engine, wire.Linked(attempt, error))
+        return sorted(self.sent, key=lambda pair: pair[0])
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linking.time, "monotonic", lambda: Scene.now)
 
 
 def world(count: int, size: int | None = None, up: bool = True, trouble: str = "") -> Any:
@@ -70,76 +81,90 @@ def test_all_members_must_have_answered() -> None:
 def linked(places: Any, *hosts: str) -> Scene:
     scene = Scene(places)
     scene.roll_back(1, *hosts)
-    scene.answer(1, *scene.alive)
+    scene.answer(1, *places)
     assert scene.linking.carrier == "MPI"
     return scene
 
 
-def test_a_loss_shrinks_the_world_though_the_sockets_carry() -> None:
+def sockets(attempt: int, *engines: str) -> list[tuple[str, Any]]:
+    return [(engine, wire.Carrier(attempt, False)) for engine in engines]
+
+
+def test_ranks_that_share_an_engine_use_the_sockets_at_once() -> None:
     scene = linked(world(3), "a", "b", "c")
-    scene.lose("b")
-    orders = scene.roll_back(2, "a", "a", "c")
-    assert [(e, o.members, o.group) for e, o in orders] == [("a", (0, 2), ()), ("c", (0, 2), ())]
+    assert scene.lose("b") == []
+    assert scene.roll_back(2, "a", "a", "c") == sockets(2, "a", "c")
     assert scene.linking.carrier == "sockets: ranks share an engine"
     assert scene.linking.settled.is_set()
-    assert scene.answer(2, "a", "c") == []
 
 
 def test_one_that_came_later_is_no_member() -> None:
     scene = linked(world(2), "a", "b")
-    scene.alive.add("z")
     scene.linking.joined("z", None)
     scene.lose("a")
-    assert [engine for engine, _ in scene.roll_back(2, "z", "b")] == ["b"]
+    assert scene.roll_back(2, "z", "b") == sockets(2, "b")
     assert scene.linking.carrier == "sockets: engine z is not in the MPI world of the others"
 
 
-def test_an_engine_that_fails_to_link_leaves_the_epoch_to_the_sockets() -> None:
+def test_no_communicator_is_made_before_it_is_quiet() -> None:
+    """And losses before that cost nothing but time."""
+    scene = linked(world(4), "a", "b")
+    scene.lose("a")
+    scene.linking.begin(2, {0: "c", 1: "b"})
+    assert scene.look() == []
+    assert scene.look(later=0.9 * linking.QUIET) == []
+    assert not scene.linking.settled.is_set()
+    assert scene.lose("b") == []
+    scene.linking.begin(3, {0: "c", 1: "d"})
+    assert scene.look(later=0.9 * linking.QUIET) == []
+    orders = scene.look(later=0.2 * linking.QUIET)
+    assert [(e, o.members, o.group) for e, o in orders] == [
+        ("c", (2, 3), (2, 3)),
+        ("d", (2, 3), (2, 3)),
+    ]
+    assert scene.look() == []
+    assert scene.answer(2, "c", "d") == []  # of an attempt that is over
+    assert scene.answer(3, "c", "d") == [(e, wire.Carrier(3, True)) for e in "cd"]
+    assert scene.linking.carrier == "MPI"
+
+
+def test_a_spare_is_lost_before_it_is_quiet() -> None:
+    scene = linked(world(4), "a", "b")
+    scene.lose("a")
+    scene.linking.begin(2, {0: "c", 1: "b"})
+    assert scene.lose("d") == []
+    assert [order.members for _, order in scene.look(later=2 * linking.QUIET)] == [(1, 2)] * 2
+
+
+def test_an_engine_that_fails_to_link_costs_the_use_of_mpi() -> None:
     scene = linked(world(3), "a", "b")
     scene.lose("a")
     scene.roll_back(2, "c", "b")
-    told = scene.answer(2, "b", error="PROC_FAILED")
-    assert sorted(told) == [(e, wire.Carrier(2, False)) for e in "bc"]
+    assert scene.answer(2, "b", error="PROC_FAILED") == sockets(2, "b", "c")
     assert scene.answer(2, "c") == []  # it comes too late to matter
     assert scene.linking.carrier == "sockets: PROC_FAILED"
-    scene.roll_back(3, "c", "b")
-    assert scene.answer(3, "b", "c") != []
-    assert scene.linking.carrier == "MPI"
+    assert scene.roll_back(3, "c", "b") == sockets(3, "b", "c")
+    assert scene.linking.carrier == "sockets: PROC_FAILED"
 
 
-@pytest.mark.parametrize("final", [False, True])
-def test_a_world_that_was_never_joined_or_cannot_shrink_is_given_up(final: bool) -> None:
-    scene = linked(world(3), "a", "b") if final else Scene(world(3))
-    scene.roll_back(5, "a", "b")
-    scene.answer(5, "a", error="broken", final=final)
-    assert scene.linking.carrier == "sockets: broken"
-    assert scene.roll_back(6, "a", "b") == []
-    assert scene.linking.carrier == "sockets: broken"
-
-
-def test_a_loss_while_they_link_ends_the_wait() -> None:
+def test_a_loss_while_they_link_ends_the_wait_and_the_use_of_mpi() -> None:
     scene = linked(world(3), "a", "b")
     scene.roll_back(2, "a", "b")
     assert not scene.linking.settled.is_set()
-    scene.lose("b")
+    assert scene.lose("b") == sockets(2, "a", "c")
     assert scene.linking.settled.is_set()
-    orders = scene.roll_back(3, "a", "c")
-    assert [order.members for _, order in orders] == [(0, 2)] * 2
-    assert scene.answer(2, "a", "c") == []  # of the attempt before
-    assert scene.linking.carrier != "MPI"
-    scene.answer(3, "a", "c")
-    assert scene.linking.carrier == "MPI"
+    assert scene.roll_back(3, "a", "c") == sockets(3, "a", "c")
+    assert scene.linking.carrier == ("sockets: an engine was lost while MPI made a communicator")
 
 
-def test_who_does_not_answer_costs_the_use_of_mpi(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_answer_costs_the_use_of_mpi() -> None:
     scene = Scene(world(2))
     scene.roll_back(1, "a", "b")
-    scene.linking.look()
+    assert scene.look() == []
     assert scene.linking.carrier == "sockets"
-    monkeypatch.setattr(linking.time, "monotonic", lambda: float("inf"))
-    scene.linking.look()
+    assert scene.look(later=2 * linking.PATIENCE) == sockets(1, "a", "b")
     assert scene.linking.carrier == "sockets: an MPI call of an engine does not end"
-    assert scene.roll_back(2, "a", "b") == []
+    assert scene.roll_back(2, "a", "b") == sockets(2, "a", "b")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +176,7 @@ def test_who_does_not_answer_costs_the_use_of_mpi(monkeypatch: pytest.MonkeyPatc
 )
 def test_worlds_that_cannot_be_used(places: Any, why: str) -> None:
     scene = Scene(places)
-    assert scene.roll_back(1, "a", "b") == []
+    assert scene.roll_back(1, "a", "b") == sockets(1, "a", "b")
     assert why in scene.linking.carrier
 
 

@@ -38,6 +38,7 @@ from feliss_nb.store.memory import total
 KEPT_BYTES = 256 << 20
 
 LOOK = 0.1  # seconds between looks at the hub's list of engines and the clock of checkpoints
+LOOK_CLOSELY = 0.01  # while ranks may wait for the decision what carries their messages
 
 
 @dataclass(slots=True)
@@ -79,6 +80,7 @@ class Driver:
         self.on_trouble: Callable[[str], None] = lambda text: None
         self.explain_deadlock: Explain = explain
         self._deadlocks: Deadlocks | None = None
+        self._rollback: m.Rollback | None = None  # that the engines are being told of
         self.linking = Linking(self._send, lambda carrier: events.add("carrier", carrier=carrier))
         self._install = install
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -169,7 +171,8 @@ class Driver:
     def _main(self) -> None:
         try:
             while not self._stopping:
-                ready = dict(self._poller.poll(int(LOOK * 1000)))
+                patience = LOOK if self.linking.settled.is_set() else LOOK_CLOSELY
+                ready = dict(self._poller.poll(int(patience * 1000)))
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
                 self._run_inbox()
@@ -178,6 +181,7 @@ class Driver:
                 for engine, info in list(self.engines.items()):
                     if info.alive and info.process.fd in ready:
                         self._lost(engine, "its process ended")
+                self.linking.look()
                 self._look()
         except BaseException as error:  # a bug of ours: whoever waits must hear of it
             self._broken(error)
@@ -288,7 +292,6 @@ class Driver:
         if passed < LOOK:
             return
         self._looked = now
-        self.linking.look()
         if self.master.state in ("starting", "stopped"):
             return
         known = self.cluster.ids()
@@ -317,6 +320,9 @@ class Driver:
     def _execute(self, commands: list[Any]) -> None:
         for command in commands:
             _COMMANDS[type(command)](self, command)
+        if self._rollback is not None:
+            rollback, self._rollback = self._rollback, None
+            self.linking.begin(rollback.attempt, rollback.routes)
 
     def _to_engine(self, command: m.ToEngine) -> None:
         engine, message = command.engine, command.message
@@ -326,21 +332,21 @@ class Driver:
             for host in set(self.master.routes.values()):
                 for blob in self.blobs.missing(host, digests):
                     self._send(host, blob)
-        elif isinstance(message, m.Rollback) and engine in message.routes.values():
-            digests = [
-                digest
-                for job in self.master.jobs.values()
-                if job.id not in self.master.committed.ended
-                for _, start in job.starts
-                for digest in start.work.digests
-            ]
-            for blob in self.blobs.missing(engine, digests):
-                self._send(engine, blob)
+        elif isinstance(message, m.Rollback):
+            self._rollback = message
+            if engine in message.routes.values():
+                digests = [
+                    digest
+                    for job in self.master.jobs.values()
+                    if job.id not in self.master.committed.ended
+                    for _, start in job.starts
+                    for digest in start.work.digests
+                ]
+                for blob in self.blobs.missing(engine, digests):
+                    self._send(engine, blob)
         elif isinstance(message, m.Cut):
             self._worked = 0.0
         self._send(engine, message)
-        if isinstance(message, m.Rollback):
-            self.linking.order(engine, message.attempt, message.routes)
 
     def _send(self, engine: str, message: Any) -> None:
         frames = wire.encode(message)

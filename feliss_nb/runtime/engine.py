@@ -129,7 +129,7 @@ class EngineWorker:
         self._peers = Peers(self._context, directory, engine)
         self._place = find_place()
         self._world = MpiWorld(self._linked) if self._place and not self._place.trouble else None
-        self._attempt = -1  # of the order for the communicator at hand
+        self._attempt = -1  # of the last rollback
         self.link: MpiLink | None = None  # carries the epoch's messages of gangs; else the peers
         self.link_is_open = False  # it is not decided yet which of them
         self._inbox = self._peers.bind()
@@ -198,14 +198,14 @@ class EngineWorker:
             if isinstance(message, m.Rollback):
                 self._peers.forget_dead()
                 self.captures.clear()
-                if self.link is not None:
-                    self.link.revoke()
-                self.link, self.link_is_open = None, False
+                if self._world is not None:
+                    self._world.end_epoch()
+                self._attempt = message.attempt
+                self.link, self.link_is_open = None, self._world is not None
             self.execute(self.worker.handle(message))
 
     def _make_link(self, order: wire.Link) -> None:
         if self._world is not None:
-            self._attempt, self.link_is_open = order.attempt, bool(order.group)
             self._world.order(order)
 
     def _linked(self, message: wire.Linked) -> None:
@@ -214,7 +214,7 @@ class EngineWorker:
 
     def _use_link(self, decision: wire.Carrier) -> None:
         if self._world is not None and decision.attempt == self._attempt:
-            self.link = self._world.links.get(decision.attempt) if decision.mpi else None
+            self.link = self._world.decided(decision)
             self.link_is_open = False
             for runner in self.runners.values():
                 runner.bell.ring()

@@ -8,6 +8,7 @@ for the decision but the first step of a gang.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 import time
@@ -18,6 +19,11 @@ from feliss_nb.runtime import wire
 # Seconds for the engines to make a communicator; milliseconds as a rule. Where they begin by
 # initializing MPI on a busy machine, a few seconds.
 PATIENCE = 30.0
+
+# Seconds without a loss before they make one. Open MPI 5 crashes in a process that hears of the
+# loss of another one while it makes a communicator with it (its failure handler walks over one that
+# is not set up yet), and losses often come together.
+QUIET = 0.1
 
 SOCKETS = "sockets"
 MPI = "MPI"
@@ -49,14 +55,13 @@ class Linking:
         self._send, self._on_change = send, on_change
         self._session = 1 + next(_sessions) % 30_000  # a tag of MPI's has at least 15 bits
         self._places: dict[str, wire.Place] = {}  # of the engines that live
-        self._world = ""
-        self._members: set[str] = set()  # that made the session's communicator together
-        self._is_joined = False  # all of them have said so
+        self._members: set[str] = set()  # that make communicators together
         self._off = ""  # why MPI carries nothing any more
         self._attempt = -1
-        self._link: wire.Link | None = None
-        self._waiting: set[str] = set()  # engines that have not answered
+        self._group: tuple[int, ...] = ()  # who is to have a communicator: it is not decided yet
+        self._waiting: set[str] = set()  # engines that are making it
         self._deadline = 0.0
+        self._last_loss = -math.inf
         self.carrier = SOCKETS
         self.settled = threading.Event()  # it is decided what carries
         self.settled.set()
@@ -68,38 +73,24 @@ class Linking:
 
     def lost(self, engine: str) -> None:
         """An engine is gone."""
+        self._last_loss = time.monotonic()
         self._places.pop(engine, None)
         self._members.discard(engine)
-        if engine in self._waiting:
-            self._decide("an engine was lost in between")
+        if self._waiting:  # a call of MPI's may hang now, or the next one
+            self._give_up("an engine was lost while MPI made a communicator")
 
-    def order(self, engine: str, attempt: int, routes: Mapping[int, str]) -> None:
-        """Tell an engine, right behind the rollback that begins an epoch."""
-        if attempt != self._attempt:
-            self._begin(attempt, routes)
-        if self._link is not None and engine in self._members:
-            self._send(engine, self._link)
-
-    def _begin(self, attempt: int, routes: Mapping[int, str]) -> None:
+    def begin(self, attempt: int, routes: Mapping[int, str]) -> None:
+        """Decide what carries the epoch of a rollback, of which all engines have been told."""
         self._attempt = attempt
-        self._link, self._waiting = None, set()
-        self.settled.set()
-        hindrance = self._look(routes)
-        if self._members:
-            members = tuple(sorted(self._places[engine].rank for engine in self._members))
-            group: tuple[int, ...] = ()
-            if not hindrance:
-                group = tuple(self._places[routes[rank]].rank for rank in sorted(routes))
-            if group or (self._is_joined and not self._off):
-                self._link = wire.Link(attempt, self._session, members, group)
-        if hindrance or self._link is None:
-            self._change(f"{SOCKETS}: {hindrance}" if hindrance else SOCKETS)
+        self._group, self._waiting = (), set()
+        hindrance = self._look_for_hindrance(routes)
+        if hindrance or not self._members:
+            self._decide(hindrance)
         else:
+            self._group = tuple(self._places[routes[rank]].rank for rank in sorted(routes))
             self.settled.clear()
-            self._waiting = set(self._members)
-            self._deadline = time.monotonic() + PATIENCE
 
-    def _look(self, routes: Mapping[int, str]) -> str:
+    def _look_for_hindrance(self, routes: Mapping[int, str]) -> str:
         """Say what keeps MPI from carrying; empty where nothing does."""
         if self._off or not (self._members or self._places):
             return self._off
@@ -130,37 +121,42 @@ class Linking:
         self._members = found
         return ""
 
+    def look(self) -> None:
+        """Look at the clock: order the communicator that is wanted, or give it up."""
+        now = time.monotonic()
+        if self._waiting:
+            if now > self._deadline:
+                self._give_up("an MPI call of an engine does not end")
+        elif self._group and now - self._last_loss >= QUIET:
+            members = tuple(sorted(self._places[engine].rank for engine in self._members))
+            self._waiting = set(self._members)
+            self._deadline = now + PATIENCE
+            for engine in self._members:
+                self._send(engine, wire.Link(self._attempt, self._session, members, self._group))
+
     def hear(self, engine: str, message: wire.Linked) -> None:
         """An engine has carried out an order, or could not."""
-        if message.is_final or (message.error and not self._is_joined):
-            self._off = self._off or message.error
-        if message.attempt != self._attempt:
+        if message.attempt != self._attempt or not self._waiting:
             return
         if message.error:
-            self._decide(message.error)
+            self._give_up(message.error)
             return
         self._waiting.discard(engine)
-        if not self._waiting and self._link is not None:
-            self._is_joined = True
+        if not self._waiting:
             self._decide("")
 
-    def look(self) -> None:
-        """Look at the clock."""
-        if self._waiting and time.monotonic() > self._deadline:
-            self._off = "an MPI call of an engine does not end"
-            self._decide(self._off)
+    def _give_up(self, why: str) -> None:
+        """Use MPI no more: who is in a call, and with whom, is not known."""
+        self._off = why
+        self._decide(why)
 
     def _decide(self, hindrance: str) -> None:
-        link, self._waiting = self._link, set()
-        self.settled.set()
-        if link is None or not link.group:
-            return
-        self._link = None
-        self._change(f"{SOCKETS}: {hindrance}" if hindrance else MPI)
-        for engine in self._members:
-            self._send(engine, wire.Carrier(link.attempt, not hindrance))
-
-    def _change(self, carrier: str) -> None:
+        carries = bool(self._group) and not hindrance
+        self._group, self._waiting = (), set()
+        for engine in self._places:
+            self._send(engine, wire.Carrier(self._attempt, carries))
+        carrier = MPI if carries else f"{SOCKETS}: {hindrance}" if hindrance else SOCKETS
         if carrier != self.carrier:
             self.carrier = carrier
             self._on_change(carrier)
+        self.settled.set()

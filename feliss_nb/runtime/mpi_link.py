@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,10 @@ SPIN = 5e-4
 # LONGEST_NAP. 1/64 in place of 1/16 made that LU 3 to 6 % faster.
 NAP = 1 / 64
 LONGEST_NAP = 2e-3
+
+# Seconds for MPI to hear of a loss that the session knows of: 45 ms as a rule.
+HEARING = 10.0
+NAP_OF_HEARING = 1e-3
 
 
 def find_place() -> wire.Place | None:
@@ -269,59 +274,64 @@ class MpiWorld:
         self._orders: queue.SimpleQueue[wire.Link | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._base: Any = None  # of the session's engines here that live
-        self._members: tuple[int, ...] = ()  # of the last order carried out; ranks in the world
-        self._latest: wire.Link | None = None
+        self._members: tuple[int, ...] = ()  # of the base; ranks in the world
+        self._order: wire.Link | None = None  # that is carried out
+        self._links: dict[int, MpiLink] = {}  # by attempt, until their epoch ends
         self._buried: list[MpiLink] = []
-        self.links: dict[int, MpiLink] = {}
         self._thread = threading.Thread(target=self._main, name="feliss-mpi", daemon=True)
         self._thread.start()
 
     def order(self, link: wire.Link) -> None:
-        """Make the communicator of an epoch; ends the one before. Does not wait."""
-        with self._lock:
-            before, self._latest = self._latest, link
-            old, self.links = self.links, {}
-            if self._base is not None and before is not None and before.members != link.members:
-                # The thread may be about to make a communicator with one who is dead by now.
-                try:
-                    self._base.Revoke()
-                except Exception:  # noqa: BLE001, S110 - any class; the shrinking shows what is wrong
-                    pass
-        for each in old.values():
-            each.revoke()
-            self._buried.append(each)
+        """Make the communicator of an epoch. Does not wait."""
         self._orders.put(link)
+
+    def decided(self, decision: wire.Carrier) -> MpiLink | None:
+        """Give what carries the messages of an epoch, if MPI does."""
+        with self._lock:
+            if decision.mpi:
+                return self._links.get(decision.attempt)
+            if self._order is not None and self._base is not None:
+                # Somebody did not come: end the call of the others, or it looks for ever.
+                self._base.Revoke()
+        self.end_epoch()
+        return None
+
+    def end_epoch(self) -> None:
+        """Drop all that is under way, here and on the other ranks."""
+        with self._lock:
+            old, self._links = list(self._links.values()), {}
+            self._buried += old
+        for link in old:
+            link.revoke()
 
     def close(self) -> None:
         """End the thread, once it has nothing to do."""
-        with self._lock:
-            old, self.links = self.links, {}
-        for link in old.values():
-            link.revoke()
+        self.end_epoch()
         self._orders.put(None)
 
     def _main(self) -> None:
         while (order := self._orders.get()) is not None:
-            if order.group or self._base is not None:
-                error, is_final = self._carry_out(order)
-                self._tell(wire.Linked(order.attempt, error, is_final))
+            with self._lock:
+                self._order = order
+            error = self._carry_out(order)
+            with self._lock:
+                self._order = None
+            self._tell(wire.Linked(order.attempt, error))
 
-    def _carry_out(self, order: wire.Link) -> tuple[str, bool]:
-        """Return what went wrong, and whether no order behind this one can go well."""
-        is_final = True
+    def _carry_out(self, order: wire.Link) -> str:
+        """Return what went wrong."""
         try:
             from mpi4py import MPI
 
             if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-                return "MPI was initialized without MPI_THREAD_MULTIPLE", True
+                return "MPI was initialized without MPI_THREAD_MULTIPLE"
+            with self._lock:
+                self._buried = [link for link in self._buried if not link.is_buried()]
             self._join(MPI, order)
-            is_final = False
-            self._buried = [link for link in self._buried if not link.is_buried()]
-            if order.group:
-                self._make_link(MPI, order)
+            self._make_link(MPI, order)
         except Exception as error:  # noqa: BLE001 - MPI reports a loss by several classes of errors
-            return f"{type(error).__name__}: {error}", is_final
-        return "", False
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def _join(self, mpi: Any, order: wire.Link) -> None:
         """Make the communicator of the engines that live."""
@@ -329,6 +339,7 @@ class MpiWorld:
             world = mpi.COMM_WORLD
             base = world.Create_group(world.group.Incl(list(order.members)), order.session)
         elif self._members != order.members:
+            self._hear_of_losses(mpi, len(self._members) - len(order.members))
             base = self._base.Shrink()
         else:
             return
@@ -336,11 +347,20 @@ class MpiWorld:
         with self._lock:
             self._base, self._members = base, order.members
 
+    def _hear_of_losses(self, mpi: Any, count: int) -> None:
+        """Wait until MPI knows of the losses: Open MPI must not hear of one inside the calls below.
+
+        See `linking.QUIET`.
+        """
+        deadline = monotonic() + HEARING
+        while self._base.Get_failed().size < count:
+            if monotonic() > deadline:
+                raise TimeoutError("MPI does not notice that an engine was lost")
+            mpi.COMM_SELF.Iprobe()  # it looks for news in calls only
+            sleep(NAP_OF_HEARING)
+
     def _make_link(self, mpi: Any, order: wire.Link) -> None:
-        with self._lock:
-            if self._latest is not order:
-                raise RuntimeError("another loss came in between")
-            base = self._base
+        base = self._base
         places = mpi.Group.Translate_ranks(mpi.COMM_WORLD.group, list(order.group), base.group)
         if mpi.UNDEFINED in places:
             raise RuntimeError("an engine was lost in between")
@@ -350,5 +370,4 @@ class MpiWorld:
         comm = base.Create_group(base.group.Incl(places), tag)
         comm.Set_errhandler(mpi.ERRORS_RETURN)
         with self._lock:
-            if self._latest is order:
-                self.links[order.attempt] = MpiLink(comm)
+            self._links[order.attempt] = MpiLink(comm)

@@ -19,7 +19,7 @@ from typing import Any, TextIO, TypeVar
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
 from feliss_nb.errors import DependencyError, FelissError, SessionClosed, UsageError
-from feliss_nb.runtime import wire
+from feliss_nb.runtime import linking, wire
 from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.deadlocks import explain
 from feliss_nb.runtime.driver import Driver
@@ -165,7 +165,7 @@ class BaseSession:
             self._driver.post(m.Start(started, self.size))
             self._driver.post(m.WaitProtected(token))
             self._result(token, "the ranks")
-            # A loss while MPI makes its first communicator would cost the session its use of MPI.
+            # A loss while MPI makes a communicator would cost the session its use of MPI.
             self._driver.linking.settled.wait(timeout)
         finally:
             if progress is not None:
@@ -496,6 +496,7 @@ class BaseSession:
         if wait:
             token = self._driver.ask(m.WaitProtected)
             self._result(token, "the recovery")
+            self._driver.linking.settled.wait(linking.PATIENCE)
 
     def status(self) -> Status:
         """Return the state of engines, ranks, jobs and checkpoints."""

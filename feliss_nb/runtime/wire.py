@@ -173,7 +173,7 @@ class Link:
     members : tuple of int
         The session's engines that live, by their ranks in the world.
     group : tuple of int
-        The engine of each rank, likewise; empty if the sockets carry the epoch's messages.
+        The engine of each rank, likewise.
     """
 
     attempt: int
@@ -184,16 +184,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """The communicator is made, or why it is not; and whether none can be made any more."""
+    """The communicator is made, or why it is not."""
 
     attempt: int
     error: str
-    is_final: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """Whether MPI carries an epoch's messages: every engine has its communicator."""
+    """Whether MPI carries an epoch's messages: every engine has its communicator then."""
 
     attempt: int
     mpi: bool
