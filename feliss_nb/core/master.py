@@ -61,7 +61,7 @@ class Master:
         self.checkpoints = Checkpoints(self.fleet, self.ledger, copies)
         self.restored: set[int] = set()
         self.protect_waits: list[Any] = []
-        self.gone: dict[m.Engine, m.EngineLost] = {}  # lost before we heard that they had joined
+        self.gone: dict[m.Engine, m.EngineLost] = {}  # lost; some before we heard of their joining
         self.error: Exception | None = None
 
     @property
@@ -294,8 +294,8 @@ class Master:
         lost = event.engine
         if self.state in _OVER:
             return []
+        self.gone[lost] = event
         if lost not in self.engines:
-            self.gone[lost] = event
             return []
         ranks = self.fleet.remove(lost)
         self.committed.lose(lost)
@@ -307,7 +307,9 @@ class Master:
         if not ranks and self.state != "recovering":
             return commands + self._replicate_missing()
         if not self.engines:
-            return commands + self._fail(LossError("every engine of this session was lost"))
+            why = "; ".join(f"{engine}, {gone.why}" for engine, gone in self.gone.items())
+            error = LossError(f"every engine of this session was lost (engine {why})")
+            return commands + self._fail(error)
         self._step("loss")
         return commands + self._roll_back()
 

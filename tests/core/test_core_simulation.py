@@ -8,7 +8,6 @@ commit, that the cut is consistent; at each end by loss, that a rank and all its
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -236,14 +235,3 @@ def test_losing_everything_is_an_error_for_the_notebook():
         sim.kill(engine)
     with pytest.raises(LossError):
         sim.run()
-
-
-def test_how_fast_it_is(capsys):
-    """No assertion: a figure to look at when it falls."""
-    sim = Simulation(0, workers=8, spares=1, checkpoint_every=20.0, check_every=0)
-    sim.submit(EVERYTHING * 5)
-    begun = time.perf_counter()
-    sim.run()
-    rate = sim.events / (time.perf_counter() - begun)
-    with capsys.disabled():
-        print(f" [{sim.events} events of 8 workers, {rate:,.0f} a second]", end="")  # noqa: T201
