@@ -271,7 +271,7 @@ def test_without_spares_ranks_move_in_with_survivors(flags: Any) -> None:
         # checkpoints go on with the one engine that is left
         assert session.checkpoint(PATIENCE).bytes > 0
         session.kill(2)
-        with pytest.raises(errors.LossError, match="every engine.*killed by request; .*killed by"):
+        with pytest.raises(errors.LossError, match=r"every engine.*killed by request; .*killed by"):
             session.wait(PATIENCE)
 
 
