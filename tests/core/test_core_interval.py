@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feliss_nb.errors import UsageError
-from feliss_nb.lab.interval import (
+from feliss_nb.core.interval import (
     Interval,
     daly,
     exact,
