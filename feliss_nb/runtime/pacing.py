@@ -41,11 +41,8 @@ class Pace:
         self._redone = 0.0  # and of work that a loss threw back
 
     def set(self, every: Every, mtbf: float | None = None) -> None:
-        """Begin to count anew, except for what was seen of losses."""
-        failures, observed = self._interval.failures, self._interval.observed
-        self.every = every
-        self._interval = Interval(mtbf, FIRST, LEAST)
-        self._interval.failures, self._interval.observed = failures, observed
+        """Begin to count the overhead anew; costs and losses that were seen still tell."""
+        self.every, self._interval.given = every, mtbf
         self._since, self._lost, self._redone = self._work, 0.0, 0.0
 
     def ran(self, seconds: float) -> None:
