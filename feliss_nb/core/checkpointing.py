@@ -5,6 +5,8 @@ The master steps its state; this says when, and what to tell the engines.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from feliss_nb.core import messages as m
@@ -37,6 +39,12 @@ class Checkpoints:
         self.wanted: list[Any] = []  # tokens of checkpoints that were asked for
         self.round = 0  # counts the questions how far the gangs are
         self.begun: dict[int, m.Counts] = {}  # the answers to the last one, by rank
+
+    def adopt(self, committed: Committed, shards: Mapping[int, m.Engine], cut: int) -> None:
+        """Go on from a checkpoint of another session, which these engines have in their stores."""
+        found = {rank: {engine} for rank, engine in shards.items()}
+        self.committed = replace(committed, shards=found, coming={})
+        self.cut = cut
 
     # ------------------------------------------------------------ how far the gangs go
 

@@ -16,6 +16,7 @@ Rules
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feliss_nb.core import messages as m
@@ -23,6 +24,7 @@ from feliss_nb.core import tables
 from feliss_nb.core.checkpointing import Checkpoints
 from feliss_nb.core.checkpoints import Committed, Pending
 from feliss_nb.core.fleet import Fleet
+from feliss_nb.core.image import MasterImage, adopt, take_image
 from feliss_nb.core.jobs import Job, SubmissionLog
 from feliss_nb.core.ledger import Ledger
 from feliss_nb.core.placement import new_routes
@@ -269,8 +271,20 @@ class Master:
     def _start(self, event: m.Start) -> Commands:
         self._step("stand up")
         self.size = event.size
-        self.engines[:] = [*event.engines, *(e for e in self.engines if e not in event.engines)]
-        self.fleet.routes = {rank: self.engines[rank] for rank in range(event.size)}
+        routes = {rank: event.engines[rank] for rank in range(event.size)}
+        return self._stand_up(event.engines, routes)
+
+    def _start_from(self, event: m.StartFrom) -> Commands:
+        self._step("stand up")
+        image = event.image
+        self.size, self.epoch = image.size, image.epoch
+        self.checkpoints.adopt(image.committed, event.shards, max(event.cut, image.cut))
+        adopt(self.ledger, image, event.held)
+        return self._stand_up(event.engines, event.shards)
+
+    def _stand_up(self, engines: Sequence[m.Engine], routes: Mapping[int, m.Engine]) -> Commands:
+        self.engines[:] = [*engines, *(e for e in self.engines if e not in engines)]
+        self.fleet.routes = dict(sorted(routes.items()))
         joined = [m.Log("engine-joined", {"engine": engine}) for engine in self.engines]
         commands = [*joined, *self._roll_back()]
         for lost in [self.gone[engine] for engine in self.engines if engine in self.gone]:
@@ -400,6 +414,10 @@ class Master:
         self.ledger.waits, self.protect_waits = [], []
         return [self._refusal(token) for token in tokens]
 
+    def image(self) -> MasterImage:
+        """Return this master's share of the committed checkpoint, for another to go on from."""
+        return take_image(self.ledger, self.committed, self.epoch, self.cut)
+
     def check_invariants(self) -> None:
         """Raise InternalError where something does not hold."""
         self.ledger.check_invariants()
@@ -418,6 +436,7 @@ class Master:
 
 _EVENTS: dict[type, Any] = {
     m.Start: Master._start,
+    m.StartFrom: Master._start_from,
     m.Submit: Master._submit,
     m.Wait: Master._wait,
     m.Unwait: Master._unwait,

@@ -282,6 +282,31 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class StartFrom:
+    """Go on from a checkpoint of another session: its shards are in these engines' stores.
+
+    Parameters
+    ----------
+    engines : tuple of str
+        Those that are here.
+    image : MasterImage
+        The old master's share of the checkpoint; the new one takes it over.
+    shards : mapping of int to str
+        The engine that has each rank's shard, and hosts it.
+    held : frozenset of int
+        The variables that this notebook holds.
+    cut : int
+        The largest number that a checkpoint had; the next is one more.
+    """
+
+    engines: tuple[Engine, ...]
+    image: Any
+    shards: Mapping[int, Engine]
+    held: frozenset[int] = frozenset()
+    cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Submit:
     """A new job; the master gives it its place in the log and answers `token` with it."""
 

@@ -7,6 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 from feliss_nb.core.messages import Engine
 
 
+def spread(size: int, engines: Sequence[Engine]) -> dict[int, Engine]:
+    """Return where ranks stand up that may be more or fewer than the engines: neighbours together.
+
+    With more engines than ranks the rest are spares.
+    """
+    used = engines[:size]
+    return {rank: used[rank * len(used) // size] for rank in range(size)}
+
+
 def copy_holders(
     routes: Mapping[int, Engine], engines: Sequence[Engine], copies: int
 ) -> dict[int, tuple[Engine, ...]]:

@@ -12,19 +12,20 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from feliss_nb.core.checkpoints import Pending
 from feliss_nb.core.jobs import Job
 
 
+@dataclass(slots=True)
 class Variables:
     """The notebook's side of the variables."""
 
-    def __init__(self) -> None:
-        self.held: set[int] = set()  # by a handle or a name
-        self.escaped: set[int] = set()  # their handles went into jobs
-        self.dropped: set[int] = set()  # neither held nor escaped, and not yet freed
-        self.freed: set[int] = set()  # of `dropped`, since the cut to which a loss goes back
+    held: set[int] = field(default_factory=set)  # by a handle or a name
+    escaped: set[int] = field(default_factory=set)  # their handles went into jobs
+    dropped: set[int] = field(default_factory=set)  # neither held nor escaped, and not yet freed
+    freed: set[int] = field(default_factory=set)  # of `dropped`, since the cut that a loss goes to
 
     def carry(self, job: Job) -> None:
         """A job is submitted."""

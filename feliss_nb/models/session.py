@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from feliss_nb.errors import UsageError
@@ -11,11 +12,17 @@ from feliss_nb.models.mpi import explain_deadlock
 from feliss_nb.models.mpi.spmd import spmd
 from feliss_nb.runtime import (
     BaseSession,
+    Every,
     OwnCluster,
+    Place,
+    Store,
     Variable,
     check_client,
     check_kind,
     check_seconds,
+    claim_new,
+    claim_origin,
+    list_place,
 )
 
 
@@ -97,9 +104,12 @@ def start(
     copies: int = 1,
     replace: bool = True,
     seed: int = 0,
-    checkpoint_every: float | None = 10.0,
+    checkpoint_every: Every = 10.0,
     timeout: float = 60.0,
     engines: str | None = None,
+    mtbf: float | None = None,
+    store: Place | None = None,
+    keep: int = 2,
 ) -> Session:
     """Start engines and a session on them.
 
@@ -117,23 +127,115 @@ def start(
         Whether a lost engine is replaced in the background.
     seed : int
         The seed of every rank's random numbers.
-    checkpoint_every : float or None
-        Seconds of running work between checkpoints; None: only on request.
+    checkpoint_every : float, "auto" or None
+        Seconds of running work between checkpoints; "auto": chosen by what they cost; None: only
+        on request.
     timeout : float
         Seconds until the engines must be up.
     engines : {"local", "mpi"}, optional
         Whether each engine is started by itself, or all of them by one mpiexec, so that the
         messages of `Session.spmd` go by MPI. Default: what ``FELISS_NB_ENGINES`` says, else local.
+    mtbf : float, optional
+        For "auto": the mean time between losses of an engine with ranks, in seconds. Default: what
+        was seen so far.
+    store : str, path or Store, optional
+        Keep checkpoints there too, in the background: a directory of yours, a URL that fsspec
+        knows, or a store of `feliss_nb.store`. `restore` goes on from them.
+    keep : int
+        How many checkpoints stay there.
 
     Raises
     ------
     UsageError
-        If a number makes no sense, or MPI is asked for and not installed.
+        If a number makes no sense, MPI is asked for and not installed, the store has checkpoints,
+        another session writes there, or others could.
     """
-    _check(workers, spares, copies, seed, timeout, name)
-    Session.check_interval(checkpoint_every)
-    cluster = OwnCluster(check_kind(engines))
-    return Session(cluster, workers, spares, name, copies, replace, seed, checkpoint_every, timeout)
+    _check(workers, spares, copies, seed, timeout, name, keep)
+    Session.check_interval(checkpoint_every, mtbf)
+    kind = check_kind(engines)
+    given = copies, replace, seed, checkpoint_every, timeout, mtbf
+    with _claimed(store) as claimed:
+        return Session(OwnCluster(kind), workers, spares, name, *given, claimed, keep)
+
+
+def restore(
+    store: Place,
+    workers: int | None = None,
+    spares: int = 0,
+    checkpoint: int | None = None,
+    name: str | None = None,
+    copies: int = 1,
+    replace: bool = True,
+    checkpoint_every: Every = 10.0,
+    timeout: float = 60.0,
+    engines: str | None = None,
+    mtbf: float | None = None,
+    keep: int = 2,
+) -> Session:
+    """Go on from the newest whole checkpoint that another session has kept on a store.
+
+    There are as many ranks as before, on any number of engines. Variables are found by their names
+    (``session["counts"]``), jobs that ran go on (``session.jobs``), random numbers are those that
+    would have been drawn. Checkpoints go to the same store from now on.
+
+    Parameters
+    ----------
+    store : str, path or Store
+        What `start` was given.
+    workers : int, optional
+        Engines that host ranks; default: one for each rank.
+    spares : int
+        Engines that wait to take a lost one's place.
+    checkpoint : int, optional
+        The number of a checkpoint: see `checkpoints`. Default: the newest that is not damaged. The
+        ones after it are deleted when the first new one is there.
+    name : str, optional
+        What to call the session. Default: as before.
+    copies, replace, timeout, engines
+        See `start`.
+    checkpoint_every, mtbf, keep
+        See `start`.
+
+    Raises
+    ------
+    UsageError
+        If there is nothing, another session writes there, others could, or what was kept does not
+        fit this Python and the modules that are found here; the error says what does not.
+    CorruptSnapshot
+        If every checkpoint is damaged; of one that is, a warning says which shard.
+    """
+    number = 1 if workers is None else workers
+    _check(number, spares, copies, 0, timeout, name, keep)
+    Session.check_interval(checkpoint_every, mtbf)
+    kind = check_kind(engines)
+    origin = claim_origin(store, checkpoint)
+    try:
+        old = origin.record.session
+        if name is None and all(session.name != old for session in _sessions()):
+            name = old
+        workers = origin.size if workers is None else workers
+        given = copies, replace, 0, checkpoint_every, timeout, mtbf, origin.store, keep, origin
+        return Session(OwnCluster(kind), workers, spares, name, *given)
+    except BaseException:
+        origin.store.release()
+        raise
+
+
+def checkpoints(store: Place) -> Any:
+    """Return the checkpoints on a store as a table, the newest first."""
+    return list_place(store)
+
+
+@contextmanager
+def _claimed(place: Place | None) -> Iterator[Store | None]:
+    """Claim the store of a new session; release it if there is none in the end."""
+    store = None if place is None else claim_new(place)
+    try:
+        yield store
+    except BaseException:
+        if store is not None:
+            store.release()
+        raise
 
 
 def attach(
@@ -145,8 +247,11 @@ def attach(
     name: str | None = None,
     copies: int = 1,
     seed: int = 0,
-    checkpoint_every: float | None = 10.0,
+    checkpoint_every: Every = 10.0,
     timeout: float = 60.0,
+    mtbf: float | None = None,
+    store: Place | None = None,
+    keep: int = 2,
 ) -> Session:
     """Start a session on engines that run already, on this machine.
 
@@ -161,6 +266,8 @@ def attach(
         A client of it, instead.
     workers : int, optional
         Engines that host a rank; default: all but the spares.
+    spares, name, copies, seed, checkpoint_every, timeout, mtbf, store, keep
+        See `start`.
 
     Raises
     ------
@@ -168,25 +275,30 @@ def attach(
         If nothing answers there, or the engines do not fit: another Python, without this package,
         or on another machine.
     """
-    _check(1 if workers is None else workers, spares, copies, seed, timeout, name)
-    Session.check_interval(checkpoint_every)
-    cluster = check_client(client, profile, cluster_id)
-    if workers is None:
-        workers = len(cluster.ids()) - spares
-        if workers < 1:
-            cluster.stop()
-            raise UsageError(f"the cluster has {len(cluster.ids())} engines: too few for a worker")
-    return Session(cluster, workers, spares, name, copies, False, seed, checkpoint_every, timeout)
+    _check(1 if workers is None else workers, spares, copies, seed, timeout, name, keep)
+    Session.check_interval(checkpoint_every, mtbf)
+    with _claimed(store) as claimed:
+        cluster = check_client(client, profile, cluster_id)
+        if workers is None:
+            workers = len(cluster.ids()) - spares
+            if workers < 1:
+                cluster.stop()
+                raise UsageError(
+                    f"the cluster has {len(cluster.ids())} engines: too few for a worker"
+                )
+        given = copies, False, seed, checkpoint_every, timeout, mtbf
+        return Session(cluster, workers, spares, name, *given, claimed, keep)
 
 
 def _check(
-    workers: int, spares: int, copies: int, seed: int, timeout: float, name: str | None
+    workers: int, spares: int, copies: int, seed: int, timeout: float, name: str | None, keep: int
 ) -> None:
     for what, number, least in (
         ("workers", workers, 1),
         ("spares", spares, 0),
         ("copies", copies, 0),
         ("seed", seed, 0),
+        ("keep", keep, 1),
     ):
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
             raise UsageError(f"{what}= takes a whole number of at least {least}, not {number!r}")

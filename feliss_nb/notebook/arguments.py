@@ -24,7 +24,7 @@ class Kind(enum.Enum):
     EXPRESSION = "a Python expression"
     WHOLE = "a whole number"
     NUMBER = "a number of seconds"
-    SECONDS_OR_NONE = "a number of seconds or None"
+    INTERVAL = "a number of seconds, auto, or None"
     WORD = "a name"
     IDENTIFIER = "the name of a Python variable"
     FLAG = "given or not"
@@ -304,12 +304,14 @@ def _value(parsed: Parsed, argument: Argument, word: str, evaluate: Callable[[st
         return word == argument.flags[0]
     if kind is Kind.EXPRESSION:
         return evaluate(word)
+    if kind is Kind.INTERVAL and _unquote(word) == "auto":
+        return "auto"
     spelled = argument.metavar if argument in parsed.command.positional else argument.flags[0]
     try:
         value = evaluate(word)
     except UsageError as error:
         raise UsageError(f"{spelled} needs {kind.value}: {error}") from None
-    if value is None and kind is Kind.SECONDS_OR_NONE:
+    if value is None and kind is Kind.INTERVAL:
         return None
     try:
         if isinstance(value, (bool, str)):

@@ -17,16 +17,27 @@ _PAIRS = Argument("pairs", "PAIRS", "a variable of pairs (key, value)")
 
 _WORKERS = Argument("workers", "N", "engines that host ranks", Kind.WHOLE)
 _SPARES = Argument("spares", "N", "engines ready to take a rank over", Kind.WHOLE)
-_NEW = (
+_PLACE = Argument("store", "PLACE", "a directory, or a URL that fsspec knows", Kind.WORD)
+_STORED = (
     Argument("name", "NAME", "what the session is called", Kind.WORD),
     Argument("copies", "N", "copies of each snapshot on other engines", Kind.WHOLE),
-    Argument("seed", "N", "seed of the random numbers", Kind.WHOLE),
     Argument(
         "checkpoint_every",
         "SECONDS",
-        "seconds of running work between checkpoints; None: only on request",
-        Kind.SECONDS_OR_NONE,
+        "seconds of running work between checkpoints; auto: by their cost; None: only on request",
+        Kind.INTERVAL,
     ),
+    Argument("mtbf", "SECONDS", "for auto: the mean time between losses", Kind.NUMBER),
+    Argument("keep", "N", "how many checkpoints stay on the store", Kind.WHOLE),
+)
+_NEW = (
+    *_STORED,
+    Argument("seed", "N", "seed of the random numbers", Kind.WHOLE),
+    Argument("store", "PLACE", "keep checkpoints there too: a directory or a URL", Kind.WORD),
+)
+_ENGINES = (
+    Argument("replace", "", "start a new spare for one that was used", Kind.SWITCH),
+    Argument("engines", "KIND", "local, or mpi: all under one mpiexec", Kind.WORD),
 )
 
 _ALL = (
@@ -37,8 +48,7 @@ _ALL = (
             _WORKERS,
             _SPARES,
             *_NEW,
-            Argument("replace", "", "start a new spare for one that was used", Kind.SWITCH),
-            Argument("engines", "KIND", "local, or mpi: all under one mpiexec", Kind.WORD),
+            *_ENGINES,
         ),
         example="start --workers 4 --spares 1",
     ),
@@ -54,6 +64,19 @@ _ALL = (
             *_NEW,
         ),
         example="attach --profile slurm --workers 4",
+    ),
+    Subcommand(
+        "restore",
+        "Go on from the checkpoints that a session kept on a store; names are bound again.",
+        positional=(_PLACE,),
+        options=(
+            _WORKERS,
+            _SPARES,
+            Argument("checkpoint", "N", "which one; the newest if not given", Kind.WHOLE),
+            *_STORED,
+            *_ENGINES,
+        ),
+        example="restore kept --workers 2",
     ),
     Subcommand(
         "map",
@@ -100,7 +123,17 @@ _ALL = (
         options=(Argument("timeout", "SECONDS", "wait no longer than this", Kind.NUMBER),),
         example="wait --timeout 60",
     ),
-    Subcommand("checkpoint", "Take a checkpoint now, and wait for its commit."),
+    Subcommand(
+        "checkpoint",
+        "Take a checkpoint now, and wait for its commit.",
+        options=(Argument("durable", "", "wait until the store has it too", Kind.FLAG),),
+    ),
+    Subcommand(
+        "checkpoints",
+        "Show the checkpoints on a store.",
+        positional=(_PLACE,),
+        example="checkpoints kept",
+    ),
     Subcommand("status", "Show the session, its engines, ranks and jobs."),
     Subcommand(
         "kill",

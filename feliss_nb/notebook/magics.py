@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from feliss_nb.models.session import Session
 
 _LAST_EVENTS = 50
+_WITHOUT_SESSION = ("start", "attach", "restore", "checkpoints", "help")
 
 
 @magics_class
@@ -65,7 +66,7 @@ class FelissMagics(Magics):
         name = parsed.command.name
         # Before the user's code runs, what is refused without it is refused.
         session = None
-        if name not in ("start", "attach", "help"):
+        if name not in _WITHOUT_SESSION:
             chosen = [word for argument, word in parsed.words.items() if argument.name == "session"]
             session = sessions.find(*chosen)
         given: dict[str, Any] = {}
@@ -96,6 +97,16 @@ class FelissMagics(Magics):
     def _attach(self, **given: Any) -> Session:
         return self._ready(sessions.attach(**_named(given)))
 
+    def _restore(self, **given: Any) -> Session:
+        session = sessions.restore(**_named(given))
+        for name, variable in session.variables.items():
+            if name.isidentifier() and name not in self.shell.user_ns:
+                self.shell.push({name: variable})
+        return self._ready(session)
+
+    def _checkpoints(self, store: str, session: str | None = None) -> Table:
+        return sessions.checkpoints(store)
+
     # With a session
 
     def _map(self, session: Session, f: Any, source: Any, out: str | None = None) -> Any:
@@ -124,8 +135,8 @@ class FelissMagics(Magics):
         session.wait(timeout=timeout)
         return Page((f"session {session.name}: nothing is left to run",))
 
-    def _checkpoint(self, session: Session) -> Any:
-        return session.checkpoint()
+    def _checkpoint(self, session: Session, durable: bool = False) -> Any:
+        return session.checkpoint(durable=durable)
 
     def _status(self, session: Session) -> Any:
         return session.status()

@@ -33,6 +33,21 @@ def attach(**options: Any) -> Session:
     return session
 
 
+def restore(**options: Any) -> Session:
+    """Go on from a checkpoint on a store; see `feliss_nb.restore`."""
+    import feliss_nb
+
+    session: Session = feliss_nb.restore(**options)
+    return session
+
+
+def checkpoints(store: str) -> Any:
+    """Give the checkpoints on a store; see `feliss_nb.checkpoints`."""
+    import feliss_nb
+
+    return feliss_nb.checkpoints(store)
+
+
 def live() -> list[Session]:
     """Give the sessions that were not stopped, however they were started.
 

@@ -9,10 +9,13 @@ from feliss_nb.runtime.events import Event, EventLog
 from feliss_nb.runtime.here import Call, Here, continuation, here, needs_of
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.mpiexec import check_kind
+from feliss_nb.runtime.pacing import Every
+from feliss_nb.runtime.restoring import Place, claim_new, claim_origin, list_place
 from feliss_nb.runtime.session import BaseSession, live_sessions
 from feliss_nb.runtime.status import Checkpoint, Status
 from feliss_nb.runtime.variable import Variable
 from feliss_nb.runtime.waiting import check_seconds
+from feliss_nb.store import Store
 
 __all__ = [
     "BaseSession",
@@ -20,16 +23,22 @@ __all__ = [
     "Checkpoint",
     "Event",
     "EventLog",
+    "Every",
     "Here",
     "Job",
     "OwnCluster",
+    "Place",
     "Status",
+    "Store",
     "Variable",
     "check_client",
     "check_kind",
     "check_seconds",
+    "claim_new",
+    "claim_origin",
     "continuation",
     "here",
+    "list_place",
     "live_sessions",
     "needs_of",
 ]

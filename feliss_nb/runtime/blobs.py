@@ -32,6 +32,10 @@ class Blobs:
         known = self._blobs.pop(blob.digest, blob)
         self._blobs[blob.digest] = known
 
+    def get(self, digest: bytes) -> Blob:
+        """Return a function that a live job uses."""
+        return self._blobs[digest]
+
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._blobs
 

@@ -27,8 +27,10 @@ from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import Failure, describe
 from feliss_nb.runtime.job import Job
+from feliss_nb.runtime.keeping import Keeper
 from feliss_nb.runtime.linking import Linking
 from feliss_nb.runtime.owner import Process
+from feliss_nb.runtime.pacing import Pace
 from feliss_nb.state.canonical import canonical_digest
 from feliss_nb.state.snapshot import from_frames, restore
 from feliss_nb.store.memory import total
@@ -74,7 +76,8 @@ class Driver:
         self.jobs: dict[int, Job] = {}
         self.pools: dict[int, int] = {}
         self.blobs = Blobs()
-        self.checkpoint_every: float | None = 10.0
+        self.pace = Pace()
+        self.keeper: Keeper | None = None
         self.kept_bytes = 0
         self.on_print: Callable[[wire.Printed], None] = lambda printed: None
         self.on_trouble: Callable[[str], None] = lambda text: None
@@ -96,7 +99,6 @@ class Driver:
         self._expected: dict[str, Future[None]] = {}
         self._names: dict[int, str] = {}  # what the notebook calls its variables
         self._pending_installs: list[Any] = []
-        self._worked = 0.0  # seconds of running work since the last checkpoint
         self._looked = time.monotonic()
         self._last_trouble = ""
         self._stopping = False
@@ -107,7 +109,11 @@ class Driver:
 
     def post(self, event: Any) -> None:
         """Give the master an event."""
-        self.run_soon(lambda: self._execute(self.master.handle(event)))
+        self.run_soon(lambda: self.handle(event))
+
+    def handle(self, event: Any) -> None:
+        """Give the master an event at once. On the master's thread."""
+        self._execute(self.master.handle(event))
 
     def ask(self, make: Callable[[Future[Any]], Any]) -> Future[Any]:
         """Give the master the event that `make` makes of a token; its answer is the result."""
@@ -215,6 +221,9 @@ class Driver:
             self._progress(message)
         elif isinstance(message, wire.Waiting):
             self._waiting(engine, message)
+        elif isinstance(message, wire.Kept | wire.Fetched):
+            if self.keeper is not None:
+                self.keeper.hear(engine, message)
         elif isinstance(message, wire.Linked):
             self.linking.hear(engine, message)
         elif isinstance(message, wire.Trouble):
@@ -258,6 +267,8 @@ class Driver:
         self.linking.joined(engine, message.place)
         if self._names:
             self._send(engine, wire.Names(self._names))
+        if self.keeper is not None:
+            self._send(engine, self.keeper.at)
         expected = self._expected.pop(engine, None)
         if self.master.state != "starting":
             self._execute(self.master.handle(m.EngineJoined(engine)))
@@ -283,7 +294,11 @@ class Driver:
         info.process.close()
         self.blobs.forget_engine(engine)
         self.linking.lost(engine)
+        if engine in self.master.routes.values():
+            self.pace.lost()
         self._execute(self.master.handle(m.EngineLost(engine, why)))
+        if self.keeper is not None:
+            self.keeper.lost(engine)
 
     def _look(self) -> None:
         """Look at the hub's list of engines, and at the clock of checkpoints."""
@@ -299,11 +314,15 @@ class Driver:
             if info.alive and info.id not in known and not info.process.ended():
                 suspect = m.EngineSuspect(engine, "the hub misses its beats")
                 self._execute(self.master.handle(suspect))
-        if self.checkpoint_every is None or self.master.state != "running":
+        if self.master.state == "recovering":
+            self.pace.recovering(passed)
+        if self.master.state != "running":
             return
         if any(not job.quiet for job in self.master.jobs.values()):
-            self._worked += passed
-        if self._worked >= self.checkpoint_every or self.kept_bytes > KEPT_BYTES:
+            self.pace.ran(passed)
+        if self.pace.every is None:
+            return
+        if self.pace.is_due() or self.kept_bytes > KEPT_BYTES:
             self.kept_bytes = 0
             token: Future[Any] = Future()
             token.add_done_callback(self._periodic_done)
@@ -345,7 +364,7 @@ class Driver:
                 for blob in self.blobs.missing(engine, digests):
                     self._send(engine, blob)
         elif isinstance(message, m.Cut):
-            self._worked = 0.0
+            self.pace.begun()
         self._send(engine, message)
 
     def _send(self, engine: str, message: Any) -> None:
@@ -412,7 +431,13 @@ class Driver:
         if command.kind == "committed":
             self._clean_blobs()
             self.kept_bytes = 0
+            self.pace.committed(command.data["pause"])
         self.events.add(command.kind, **command.data)
+        if self.keeper is not None:
+            if command.kind == "committed":
+                self.keeper.committed()
+            elif command.kind in ("failed", "stopped"):
+                self.keeper.end(self.master.error)
 
     def _clean_blobs(self) -> None:
         used = {
@@ -445,6 +470,8 @@ class Driver:
         problem = error if isinstance(error, FelissError) else InternalError(text)
         self.master.error = InternalError(text)
         self.events.add("trouble", engine="", text=text)
+        if self.keeper is not None:
+            self.keeper.end(problem)
         tokens = [wait.token for wait in self.master.waits]
         tokens += [*self.master.protect_waits, *self.master.wanted]
         for token in tokens:

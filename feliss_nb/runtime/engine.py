@@ -26,6 +26,7 @@ from feliss_nb.core.worker import Worker
 from feliss_nb.errors import InternalError
 from feliss_nb.runtime import wire
 from feliss_nb.runtime.blobs import large_buffers
+from feliss_nb.runtime.copier import Copier
 from feliss_nb.runtime.mpi_link import MpiLink, MpiWorld, find_place
 from feliss_nb.runtime.output import Printer
 from feliss_nb.runtime.owner import end_engine_with, follow, start_time
@@ -119,6 +120,7 @@ class EngineWorker:
         self.mapped: dict[tuple[int, int], int] = {}
         self.names: dict[int, str] = {}
         self.printer = Printer(self)
+        self.copier = Copier(self)
         self._blobs: dict[bytes, wire.Blob] = {}
         self._blob_arrived = threading.Condition(self.lock)
         self._outbox: deque[list[Any]] = deque()
@@ -192,6 +194,8 @@ class EngineWorker:
             self._make_link(message)
         elif isinstance(message, wire.Carrier):
             self._use_link(message)
+        elif isinstance(message, wire.StoreAt | wire.Keep | wire.Fetch):
+            self.copier.take(message)
         elif isinstance(message, wire.Quit):
             threading.Thread(target=self.close, name="feliss-close", daemon=True).start()
         else:
@@ -538,6 +542,7 @@ class EngineWorker:
                 runner.bell.ring()
         if self._world is not None:
             self._world.close()
+        self.copier.close()
         os.eventfd_write(self._wake, 1)
         self._control.join(2.0)
         self._peers.close()

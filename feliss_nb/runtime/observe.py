@@ -64,13 +64,25 @@ def status_of(session: BaseSession, driver: Driver) -> Status:
         sum(engine.copy_bytes for engine in engines),
         tuple(messages),
         driver.linking.carrier,
+        None if driver.keeper is None else driver.keeper.status,
+        driver.pace.figures(),
     )
+
+
+def _restored(session: BaseSession) -> Checkpoint | None:
+    """The checkpoint that another session took, where none was taken since."""
+    begun = session.events.of_kind("restoring")
+    if not begun:
+        return None
+    data = begun[-1].data
+    size = sum(session._driver.master.committed.sizes.values())
+    return Checkpoint(data["checkpoint"], data["epoch"], size, 0.0, 0.0, begun[-1].at, stored=True)
 
 
 def _checkpoint(session: BaseSession) -> Checkpoint | None:
     committed = session.events.of_kind("committed")
     if not committed:
-        return None
+        return _restored(session)
     last = committed[-1]
     begun = [
         event

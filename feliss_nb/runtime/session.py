@@ -18,7 +18,7 @@ from typing import Any, TextIO, TypeVar
 
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
-from feliss_nb.errors import DependencyError, FelissError, SessionClosed, UsageError
+from feliss_nb.errors import DependencyError, FelissError, LossError, SessionClosed, UsageError
 from feliss_nb.runtime import linking, wire
 from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.deadlocks import explain
@@ -26,13 +26,17 @@ from feliss_nb.runtime.driver import Driver
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import name_of
 from feliss_nb.runtime.job import Job
+from feliss_nb.runtime.keeping import Keeper, MasterRecord
 from feliss_nb.runtime.observe import job_status, status_of
 from feliss_nb.runtime.owner import start_time
+from feliss_nb.runtime.pacing import Every, check_every
 from feliss_nb.runtime.packing import Start, pack_starts
+from feliss_nb.runtime.restoring import Origin, explain_loss, stand_up
 from feliss_nb.runtime.status import Checkpoint, JobStatus, Status
 from feliss_nb.runtime.variable import Variable, give
 from feliss_nb.runtime.waiting import check_seconds, display, wait_for
 from feliss_nb.state.snapshot import from_frames, restore
+from feliss_nb.store import Store
 
 _S = TypeVar("_S", bound="BaseSession")
 _live: list[weakref.ref[BaseSession]] = []
@@ -67,6 +71,14 @@ class BaseSession:
         Seconds of running work between checkpoints; None: only on request.
     timeout : float
         Seconds until the engines must be up.
+    mtbf : float, optional
+        For ``checkpoint_every="auto"``: the mean time between losses, in seconds.
+    store : Store, optional
+        Where checkpoints are kept besides memory: claimed, and this session's from now on.
+    keep : int
+        How many checkpoints the store keeps.
+    origin : Origin, optional
+        The checkpoint to stand up from, on that store; it decides how many ranks there are.
     """
 
     def __init__(
@@ -78,12 +90,16 @@ class BaseSession:
         copies: int,
         replace: bool,
         seed: int,
-        checkpoint_every: float | None,
+        checkpoint_every: Every,
         timeout: float,
+        mtbf: float | None = None,
+        store: Store | None = None,
+        keep: int = 2,
+        origin: Origin | None = None,
     ) -> None:
         self.name = name or f"session-{next(_numbers)}"
-        self.size = workers
-        self.seed = seed
+        self.size = workers if origin is None else origin.size
+        self.seed = seed if origin is None else origin.record.seed
         self.copies = copies
         self.events = EventLog()
         self._cluster = cluster
@@ -97,16 +113,20 @@ class BaseSession:
         self._jobs: weakref.WeakValueDictionary[int, Job] = weakref.WeakValueDictionary()
         master = Master(copies, replace and cluster.own)
         try:
+            keeper = None if store is None else Keeper(store, keep, self.name, self.seed)
             self._driver = Driver(cluster, master, self.events, self._install_code)
         except BaseException:  # Ctrl-C
             cluster.stop()
             raise
+        if keeper is not None:
+            self._driver.keeper = keeper
+            keeper.serve(self._driver)
         self._driver.on_print = self._print
         self._driver.on_trouble = self._trouble
         self._driver.explain_deadlock = self.explain_deadlock
         try:
-            self._start(workers + spares, timeout)
-            self.checkpoint_every(checkpoint_every)
+            self._start(workers, spares, timeout, origin)
+            self.checkpoint_every(checkpoint_every, mtbf)
         except BaseException:
             self.stop()
             raise
@@ -135,7 +155,7 @@ class BaseSession:
         module = "__import__('feliss_nb.runtime.engine', fromlist=['install'])"
         return f"{module}.install(**{options!r})"
 
-    def _start(self, count: int, timeout: float) -> None:
+    def _start(self, workers: int, spares: int, timeout: float, origin: Origin | None) -> None:
         waiting_for = ["engines"]
         progress = display(self._job_statuses, lambda: waiting_for[0])
         deadline = time.monotonic() + timeout
@@ -146,7 +166,7 @@ class BaseSession:
                 if progress is not None:
                     progress.tick()
 
-            engines = self._cluster.start(count, timeout, on_wait)
+            engines = self._cluster.start(workers + spares, timeout, on_wait)
             hellos = [self._driver.expect(engine) for engine in engines]
             for hello in hellos:
                 while True:
@@ -162,9 +182,15 @@ class BaseSession:
                             ) from None
             started = tuple(str(engine) for engine in engines)
             token: Future[Any] = Future()
-            self._driver.post(m.Start(started, self.size))
+            if origin is None:
+                self._driver.post(m.Start(started, self.size))
+            else:
+                origin = stand_up(self, origin, started, workers)
             self._driver.post(m.WaitProtected(token))
-            self._result(token, "the ranks")
+            try:
+                self._result(token, "the ranks")
+            except LossError as error:
+                raise error if origin is None else explain_loss(self, origin, error) from None
             # A loss while MPI makes a communicator would cost the session its use of MPI.
             self._driver.linking.settled.wait(timeout)
         finally:
@@ -201,6 +227,8 @@ class BaseSession:
             if not (self._ended or self._is_forked()):
                 self._driver.stop()
                 self._cluster.stop()
+                if self._driver.keeper is not None:
+                    self._driver.keeper.join()
                 self._names.clear()
                 self._ended = True
 
@@ -258,6 +286,26 @@ class BaseSession:
         self._handles[number] = variable
         return variable
 
+    def adopt(self, record: MasterRecord) -> None:
+        """Hold what a checkpoint of another session has: its jobs, and its variables by name."""
+        global _variables
+        image = record.image
+        known = image.variables
+        numbers = {*known.held, *known.escaped, *known.dropped, *known.freed}
+        self._mine |= numbers
+        _variables = itertools.count(max([next(_variables), *(n + 1 for n in numbers)]))
+        filled: dict[int, Job] = {}
+        for state in image.jobs.values():
+            job = Job(self, state.label, state.internal)
+            job.id = state.id
+            job.follow(state)
+            self._jobs[job.id] = self._driver.jobs[job.id] = job
+            filled |= dict.fromkeys(state.outputs, job)
+        for name, (number, records) in record.names.items():
+            variable = self._names[name] = self._bind(number, records, name)
+            variable.job = filled.get(number)
+        self._driver.tell_names({number: name for name, (number, _) in record.names.items()})
+
     def _arrived(self, number: int, records: bool) -> Variable:
         """Return the handle of a variable that came with a result."""
         known = self._handles.get(number)
@@ -312,7 +360,12 @@ class BaseSession:
         token: Future[int] = Future()
         event = m.Submit(token, label, packed.starts, numbers, packed.handles, internal, gang)
 
+        named = {o.name: (o.variable, o.records) for o in outputs if o.name is not None}
+        keeper = self._driver.keeper
+
         def submit() -> None:
+            if keeper is not None:
+                keeper.names.update(named)
             for blob in packed.blobs:
                 self._driver.blobs.add(blob)
             self._driver.kept_bytes += packed.nbytes
@@ -322,9 +375,12 @@ class BaseSession:
         for output in outputs:
             output.job = job
             if output.name is not None:
-                self._names[output.name] = output
                 self._driver.tell_names({output.variable: output.name})
         self._driver.run_soon(submit)
+        # Behind it: what had the name before is released, and no checkpoint shall be without both.
+        for output in outputs:
+            if output.name is not None:
+                self._names[output.name] = output
         job.id = self._result(token, f"the submission of {label}")
         self._jobs[job.id] = job
         return job
@@ -426,7 +482,11 @@ class BaseSession:
 
     def __delitem__(self, name: str) -> None:
         """Drop a name; the variable goes when no handle is left."""
-        del self._names[self[name].name or name]
+        found = self[name].name or name
+        keeper = self._driver.keeper
+        if keeper is not None:
+            self._driver.run_soon(lambda: keeper.forget_name(found))
+        del self._names[found]
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -444,33 +504,62 @@ class BaseSession:
 
     # ------------------------------------------------------------ checkpoints and losses
 
-    def checkpoint(self, timeout: float | None = None) -> Checkpoint:
+    def checkpoint(self, timeout: float | None = None, durable: bool = False) -> Checkpoint:
         """Take a checkpoint now and wait until it is committed.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds; the checkpoint goes on when they are over.
+        durable : bool
+            Wait until the session's store has it too, or a newer one.
 
         Raises
         ------
         UnpicklableError
             If something cannot be saved; the last checkpoint stays, the jobs go on.
+        StoreError
+            If the store failed; what it had before stays.
+        WaitTimeout
+            When `timeout` seconds are over.
         """
         self._check_open()
         check_seconds("timeout=", timeout)
+        keeper = self._driver.keeper
+        if durable and keeper is None:
+            raise UsageError("this session has no store: start one with start(store=DIRECTORY)")
         begun = time.perf_counter()
         token = self._driver.ask(m.TakeCheckpoint)
         data = self._result(token, "the checkpoint", timeout)
+        number = data["checkpoint"]
+        if durable and keeper is not None:
+            there: Future[int] = Future()
+            self._driver.run_soon(lambda: keeper.wait(number, there))
+            left = None if timeout is None else max(timeout - (time.perf_counter() - begun), 0.0)
+            self._result(there, f"the copy of checkpoint {number} to the store", left)
         seconds = time.perf_counter() - begun
-        at = time.time()
-        return Checkpoint(data["checkpoint"], self.epoch, data["bytes"], seconds, data["pause"], at)
+        figures = data["bytes"], seconds, data["pause"], time.time(), durable
+        return Checkpoint(number, self.epoch, *figures)
 
-    def checkpoint_every(self, seconds: float | None) -> None:
-        """Take a checkpoint after every `seconds` of running work; None: only on request."""
-        self.check_interval(seconds)
+    def checkpoint_every(self, seconds: Every, mtbf: float | None = None) -> None:
+        """Take a checkpoint after every `seconds` of running work.
+
+        Parameters
+        ----------
+        seconds : float, "auto" or None
+            None: only on request. "auto": by what a checkpoint costs and how often ranks are lost,
+            as it is measured while the work runs; `status` shows what was chosen.
+        mtbf : float, optional
+            For "auto": the mean time between losses, in seconds. Default: what was seen so far.
+        """
+        self.check_interval(seconds, mtbf)
         self._check_open()
-        self._driver.checkpoint_every = seconds
+        self._driver.run_soon(lambda: self._driver.pace.set(seconds, mtbf))
 
     @staticmethod
-    def check_interval(seconds: float | None) -> None:
-        """Raise UsageError unless checkpoints can be taken every `seconds`."""
-        check_seconds("checkpoint_every", seconds, above=True)
+    def check_interval(seconds: Every, mtbf: float | None = None) -> None:
+        """Raise UsageError unless checkpoints can be taken like that."""
+        check_every(seconds, mtbf)
 
     def kill(self, rank: int | None = None, wait: bool = False, engine: int | None = None) -> None:
         """Kill the engine that hosts a rank: a real SIGKILL.

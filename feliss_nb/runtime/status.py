@@ -1,177 +1,25 @@
-"""What a session tells of itself: plain data that shows itself in a terminal and in a notebook.
-
-Standard library only, so that whoever holds these classes (a report, a test) needs neither IPython
-nor ipyparallel. Names in them are the user's: everything is escaped in HTML, and a control
-character never reaches the terminal.
-"""
+"""What a session tells of itself: plain data that shows itself in a terminal and in a notebook."""
 
 from __future__ import annotations
 
-import html
-import re
-import unicodedata
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-#: A longer cell is cut in a terminal, except in the last column, which pushes nothing aside.
-WIDEST_CELL = 60
+from feliss_nb.runtime.table import Table, human_bytes, human_seconds, printable
 
-_NUMBER = re.compile(r"-?\d[\d.]*(e[+-]?\d+)?( [^\s\d]+)?")
-
-
-def human_bytes(count: float) -> str:
-    """Write a size with a decimal unit (``12.3 MB``).
-
-    Parameters
-    ----------
-    count : float
-        Bytes.
-
-    Returns
-    -------
-    str
-        Three digits and a unit.
-    """
-    if count < 1000:
-        return f"{count:.0f} B"
-    value, units = count / 1000, ["kB", "MB", "GB", "TB"]
-    while value >= 999.5 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.{0 if value >= 99.95 else 1}f} {units[0]}"
-
-
-def human_seconds(seconds: float) -> str:
-    """Write a duration with the unit that suits it (``45 ms``, ``3.2 s``, ``2 min 5 s``).
-
-    Parameters
-    ----------
-    seconds : float
-        Seconds, not negative.
-
-    Returns
-    -------
-    str
-        The duration.
-    """
-    if seconds < 0.0095:
-        return f"{seconds * 1000:.1f} ms"
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 99.5:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def printable(value: object) -> str:
-    """Give the text of a cell: one line, no control characters, a float's first four digits.
-
-    Parameters
-    ----------
-    value : object
-        ``None`` is a dash; a tuple or list is joined with commas.
-
-    Returns
-    -------
-    str
-        One line.
-    """
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, (tuple, list)):
-        return ", ".join(printable(item) for item in value) or "-"
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
-        for char in str(value)
-    )
-
-
-def _width(text: str) -> int:
-    """Columns of a terminal that `text` takes: two for a wide character, none for a mark."""
-    return sum(
-        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
-        for char in text
-    )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= WIDEST_CELL else text[: WIDEST_CELL - 1] + "…"
-
-
-@dataclass(frozen=True, repr=False)
-class Table:
-    """A table that prints itself aligned, and as escaped HTML in a notebook.
-
-    Attributes
-    ----------
-    title : str
-        Stands above it.
-    columns : tuple of str
-        Their names; all empty for a table of facts, which has no head.
-    rows : tuple of tuple
-        One value a column; see `printable` for what each looks like.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
-
-    def __post_init__(self) -> None:
-        rows = tuple(tuple(row) for row in self.rows)
-        for row in rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"{len(row)} cells for {len(self.columns)} columns: {row!r}")
-        object.__setattr__(self, "columns", tuple(self.columns))
-        object.__setattr__(self, "rows", rows)
-
-    def _right(self, cells: list[list[str]]) -> list[bool]:
-        """Which columns stand to the right: those of numbers, with or without a unit."""
-        result = []
-        for index in range(len(self.columns)):
-            values = [row[index] for row in cells if row[index] not in ("", "-")]
-            result.append(bool(values) and all(_NUMBER.fullmatch(value) for value in values))
-        return result
-
-    def __repr__(self) -> str:
-        texts = [[printable(value) for value in row] for row in self.rows]
-        cells = [[*map(_cut, row[:-1]), *row[-1:]] for row in texts]
-        right = self._right(cells)
-        head = [list(self.columns)] if any(self.columns) else []
-        widths = [max(map(_width, column)) for column in zip(*head, *cells, strict=True)]
-        lines = [printable(self.title)] if self.title else []
-        for row in head + cells:
-            padded = []
-            for text, width, to_right in zip(row, widths, right, strict=True):
-                space = " " * (width - _width(text))
-                padded.append(space + text if to_right else text + space)
-            lines.append("  ".join(padded).rstrip())
-        return "\n".join(lines if cells else [*lines, "(none)"])
-
-    def _repr_html_(self) -> str:
-        cells = [[printable(value) for value in row] for row in self.rows]
-        styles = ["right" if right else "left" for right in self._right(cells)]
-
-        def line(tag: str, texts: Iterable[str]) -> str:
-            inner = "".join(
-                f'<{tag} style="text-align:{style}">{html.escape(text)}</{tag}>'
-                for text, style in zip(texts, styles, strict=True)
-            )
-            return f"<tr>{inner}</tr>"
-
-        caption = ""
-        if self.title:
-            style = "caption-side:top;text-align:left;font-weight:bold"
-            caption = f'<caption style="{style}">{html.escape(printable(self.title))}</caption>'
-        head = f"<thead>{line('th', self.columns)}</thead>" if any(self.columns) else ""
-        body = "".join(line("td", row) for row in cells)
-        if not cells:
-            body = f'<tr><td colspan="{max(len(self.columns), 1)}">(none)</td></tr>'
-        return f"<table>{caption}{head}<tbody>{body}</tbody></table>"
+__all__ = [
+    "Checkpoint",
+    "EngineStatus",
+    "JobStatus",
+    "Pacing",
+    "RankStatus",
+    "Status",
+    "StoreStatus",
+    "Table",
+    "human_bytes",
+    "human_seconds",
+    "printable",
+]
 
 
 @dataclass(frozen=True)
@@ -284,6 +132,8 @@ class Checkpoint:
         The longest time, in seconds, that a rank did not run for it.
     at : float
         When it was committed.
+    stored : bool
+        Whether the session's store has it as well; `seconds` is until then.
     """
 
     id: int
@@ -292,11 +142,12 @@ class Checkpoint:
     seconds: float
     pause: float
     at: float
+    stored: bool = False
 
     def __str__(self) -> str:
         return (
             f"checkpoint {self.id}: {human_bytes(self.bytes)} in {human_seconds(self.seconds)}, "
-            f"ranks paused {human_seconds(self.pause)}"
+            f"ranks paused {human_seconds(self.pause)}" + (", on the store" if self.stored else "")
         )
 
     def __repr__(self) -> str:
@@ -306,6 +157,89 @@ class Checkpoint:
         columns = ("checkpoint", "epoch", "size", "time", "pause")
         figures = human_bytes(self.bytes), human_seconds(self.seconds), human_seconds(self.pause)
         return Table("", columns, [(self.id, self.epoch, *figures)])._repr_html_()
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """The store of a session at one moment.
+
+    Attributes
+    ----------
+    place : str
+        Where it is.
+    checkpoint : int or None
+        The last checkpoint that it has.
+    bytes : int
+        Its size, the master's share included.
+    seconds : float or None
+        From its commit in memory until the store had it; none: another session kept it.
+    copying : int or None
+        The checkpoint that is being copied.
+    trouble : str
+        Why the last copy failed; empty if it did not.
+    """
+
+    place: str
+    checkpoint: int | None = None
+    bytes: int = 0
+    seconds: float | None = None
+    copying: int | None = None
+    trouble: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"nothing yet on {self.place}"]
+        if self.checkpoint is not None:
+            time = "" if self.seconds is None else f" in {human_seconds(self.seconds)}"
+            size = human_bytes(self.bytes)
+            parts = [f"checkpoint {self.checkpoint} on {self.place}: {size}{time}"]
+        if self.copying is not None:
+            parts.append(f"checkpoint {self.copying} is being copied")
+        return "; ".join([*parts, *([self.trouble] if self.trouble else [])])
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How often checkpoints are taken, and what that costs.
+
+    Attributes
+    ----------
+    chosen : bool
+        Whether the session chooses the interval.
+    every : float
+        Seconds of running work from one checkpoint to the next.
+    predicted : float or None
+        Time that is not work, to be expected, as a part of the work; None before anything was
+        measured, or where the interval was given.
+    actual : float or None
+        The same, as it was since the interval was asked for: pauses, recoveries, and work done
+        again.
+    cost, mtbf : float or None
+        By how much a checkpoint delays the work, and the mean time between losses, in seconds;
+        what the interval is chosen from.
+    """
+
+    chosen: bool
+    every: float
+    predicted: float | None
+    actual: float | None
+    cost: float | None
+    mtbf: float | None
+
+    def __str__(self) -> str:
+        parts = [f"every {human_seconds(self.every)} of work"]
+        if self.chosen:
+            parts[0] += ", chosen"
+            if self.cost is not None and self.mtbf is not None:
+                parts[0] += (
+                    f" for a pause of {human_seconds(self.cost)} and a loss in "
+                    f"{human_seconds(self.mtbf)}"
+                )
+        if self.predicted is not None:
+            parts.append(f"overhead predicted {100 * self.predicted:.2g} %")
+        if self.actual is not None:
+            word = "actual" if self.predicted is not None else "overhead"
+            parts.append(f"{word} {100 * self.actual:.2g} %")
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True, repr=False)
@@ -334,6 +268,10 @@ class Status:
         What the user should know, oldest first.
     carrier : str
         What carries the messages of SPMD programs: ``MPI``, or ``sockets`` and why.
+    store : StoreStatus or None
+        Where checkpoints are kept besides memory.
+    pacing : Pacing or None
+        How often checkpoints are taken; none: only on request.
     """
 
     session: str
@@ -349,6 +287,8 @@ class Status:
     memory_copies: int = 0
     messages: tuple[str, ...] = ()
     carrier: str = "sockets"
+    store: StoreStatus | None = None
+    pacing: Pacing | None = None
 
     def tables(self) -> tuple[Table, ...]:
         """Give the tables that a status is shown as.
@@ -369,6 +309,10 @@ class Status:
             ),
             ("last", str(self.checkpoint) if self.checkpoint else "no checkpoint yet"),
         ]
+        if self.store is not None:
+            facts.append(("store", str(self.store)))
+        if self.pacing is not None:
+            facts.append(("interval", str(self.pacing)))
         if self.carrier != "sockets":  # then there is no MPI
             facts.append(("carrier", self.carrier))
         engines = [

@@ -199,6 +199,56 @@ class Carrier:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreAt:
+    """The session's store, pickled."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Copy these ranks' shards of a committed checkpoint from your memory to the store."""
+
+    checkpoint: int
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The store has a rank's shard, or why not.
+
+    Parameters
+    ----------
+    checkpoint, rank : int
+    outcome : Record or FelissError
+    code : dict of str to str
+        Digests of the user's modules that this engine has imported, by name.
+    """
+
+    checkpoint: int
+    rank: int
+    outcome: Any
+    code: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Bring these ranks' shards of a checkpoint from the store to your memory."""
+
+    checkpoint: int
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A rank's shard is in the engine's memory, or why not."""
+
+    checkpoint: int
+    rank: int
+    error: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """What the notebook calls its variables, for messages to people."""
 

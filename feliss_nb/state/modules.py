@@ -78,6 +78,28 @@ def files(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, file) for name, file in found if file is not None))
 
 
+def digests() -> dict[str, str]:
+    """Digests of the user's modules that this process has imported, by name, in hexadecimal."""
+    found = files(list(sys.modules))
+    return {name: file_digest(file).hex() for name, file in found}
+
+
+def digests_here(names: Iterable[str]) -> dict[str, str]:
+    """Digests of those of the user's modules that this process could import, or has.
+
+    Nothing is imported, but for the packages in which they lie.
+    """
+    found = {}
+    for name in names:
+        try:
+            spec = importlib.util.find_spec(name)
+        except Exception:  # noqa: BLE001, S112  (a package's own code may raise anything)
+            continue
+        if spec is not None and spec.origin is not None:
+            found[name] = file_digest(spec.origin).hex()
+    return found
+
+
 def closure(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """User modules among ``names`` and the user modules they use, as sorted ``(name, file)``."""
     found: dict[str, str] = {}

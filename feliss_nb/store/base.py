@@ -63,6 +63,24 @@ class Store(Protocol):
         Shards that were never committed go too, where a later checkpoint was.
         """
 
+    def numbers(self) -> list[int]:
+        """Return the checkpoints of which there is anything, whole or not, the largest first."""
+
+    def claim(self) -> None:
+        """Be the one process that commits, keeps and cleans, where the place can tell.
+
+        Raises
+        ------
+        UsageError
+            Another living process is.
+        """
+
+    def release(self) -> None:
+        """Let another process claim it."""
+
+    def clean(self) -> list[str]:
+        """Remove what interrupted writers left, and return its names; call it after `claim`."""
+
 
 def surplus(committed: Iterable[int], found: Iterable[int], last: int) -> list[int]:
     """The checkpoints to delete so that the last ones are left, the oldest first.

@@ -311,7 +311,7 @@ class FileStore:
         """Return the committed checkpoints, the newest first; damaged manifests give a warning."""
         found = []
         with told(f"list {self.directory}"):
-            for number in self._numbers():
+            for number in self.numbers():
                 try:
                     with self._open(number) as here:
                         found.append(self._manifest(number, here))
@@ -342,7 +342,7 @@ class FileStore:
 
     def keep(self, last: int) -> None:
         """Keep the last committed checkpoints only; see ``Store.keep``."""
-        found = self._numbers()
+        found = self.numbers()
         committed = [manifest.checkpoint for manifest in self.manifests()]
         for number in surplus(committed, found, last):
             self.drop(number)
@@ -361,7 +361,7 @@ class FileStore:
                 if name.startswith(STAGING):
                     _remove(name, top)
                     removed.append(name)
-            for number in self._numbers():
+            for number in self.numbers():
                 try:
                     with self._open(number, top) as here:
                         manifest = self._manifest(number, here)
@@ -410,7 +410,8 @@ class FileStore:
     def _path(self, checkpoint: int) -> str:
         return os.path.join(self.directory, folder(checkpoint))
 
-    def _numbers(self) -> list[int]:
+    def numbers(self) -> list[int]:
+        """Return the checkpoints of which there is anything, the largest first."""
         with told(f"list {self.directory}"), private(self.directory) as top:
             numbers = [checkpoint_of(name) for name in os.listdir(top)]
         return sorted((number for number in numbers if number is not None), reverse=True)

@@ -123,7 +123,7 @@ class FsspecStore:
     def manifests(self) -> list[Manifest]:
         """Return the committed checkpoints, the newest first; damaged manifests give a warning."""
         found = []
-        for number in self._numbers():
+        for number in self.numbers():
             try:
                 with self._told(f"read the manifest of checkpoint {number} at {self.url}"):
                     found.append(self._manifest(number))
@@ -148,7 +148,7 @@ class FsspecStore:
 
     def keep(self, last: int) -> None:
         """Keep the last committed checkpoints only; see ``Store.keep``."""
-        found = self._numbers()
+        found = self.numbers()
         committed = [manifest.checkpoint for manifest in self.manifests()]
         for number in surplus(committed, found, last):
             self.drop(number)
@@ -156,7 +156,7 @@ class FsspecStore:
     def clean(self) -> list[str]:
         """Remove folders without a manifest, and return their names. Call it when nobody writes."""
         removed = []
-        for number in self._numbers():
+        for number in self.numbers():
             with self._told(f"clean {self.url}"):
                 committed = self._fs.exists(self._path(number, MANIFEST))
             if not committed:
@@ -168,7 +168,14 @@ class FsspecStore:
         path = f"{self._root}/{folder(checkpoint)}"
         return f"{path}/{name}" if name else path
 
-    def _numbers(self) -> list[int]:
+    def claim(self) -> None:
+        """Do nothing: servers have no locks. One session at a time is yours to see to."""
+
+    def release(self) -> None:
+        """Do nothing; see `claim`."""
+
+    def numbers(self) -> list[int]:
+        """Return the checkpoints of which there is anything, the largest first."""
         with self._told(f"list {self.url}"):
             self._forget()
             try:

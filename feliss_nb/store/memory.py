@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from feliss_nb.errors import MissingSnapshot, UsageError
-from feliss_nb.store.base import surplus
+from feliss_nb.store.base import folder, surplus
 from feliss_nb.store.manifest import Manifest, Record
 from feliss_nb.store.shards import seal
 
@@ -93,9 +93,26 @@ class MemoryTier:
 
     def keep(self, last: int) -> None:
         """Keep the last checkpoints only."""
-        found = {checkpoint for checkpoint, _ in self.shards.nbytes()} | set(self._manifests)
-        for checkpoint in surplus(self._manifests, found, last):
+        for checkpoint in surplus(self._manifests, self.numbers(), last):
             self.drop(checkpoint)
+
+    def numbers(self) -> list[int]:
+        """Return the checkpoints of which there is anything, the largest first."""
+        found = {checkpoint for checkpoint, _ in self.shards.nbytes()} | set(self._manifests)
+        return sorted(found, reverse=True)
+
+    def claim(self) -> None:
+        """Do nothing: no other process has this memory."""
+
+    def release(self) -> None:
+        """Do nothing; see `claim`."""
+
+    def clean(self) -> list[str]:
+        """Forget shards that were not committed."""
+        left = sorted(set(self.numbers()) - set(self._manifests))
+        for checkpoint in left:
+            self.drop(checkpoint)
+        return [folder(checkpoint) for checkpoint in left]
 
 
 def total(buffers: Iterable[Any]) -> int:

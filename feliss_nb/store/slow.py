@@ -103,6 +103,28 @@ class SlowStore:
         self.store.keep(last)
         self._wait(began, 0)
 
+    def numbers(self) -> list[int]:
+        """Return the checkpoints of which there is anything, the largest first."""
+        began = self._clock()
+        found = self.store.numbers()
+        self._wait(began, 0)
+        return found
+
+    def claim(self) -> None:
+        """Claim the store behind this one."""
+        self.store.claim()
+
+    def release(self) -> None:
+        """Release the store behind this one."""
+        self.store.release()
+
+    def clean(self) -> list[str]:
+        """Remove what interrupted writers left."""
+        began = self._clock()
+        found = self.store.clean()
+        self._wait(began, 0)
+        return found
+
     def _wait(self, began: float, nbytes: int) -> None:
         with self._lock:
             self._free = max(self._free, began) + nbytes / self.bytes_per_second

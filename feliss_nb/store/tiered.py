@@ -72,6 +72,10 @@ class TieredStore:
     def __repr__(self) -> str:
         return f"TieredStore({self.fast!r}, {self.slow!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What runs and what hears of failures belongs to a process.
+        return TieredStore, (self.fast, self.slow, self.keep_fast)
+
     # ------------------------------------------------------------ a store
 
     def put(self, checkpoint: int, rank: int, frames: Sequence[Any]) -> Record:
@@ -131,6 +135,28 @@ class TieredStore:
                 self._late.append(self._trim)
         if not wait:
             self._trim()
+
+    def numbers(self) -> list[int]:
+        """Return the checkpoints of which either has anything, the largest first."""
+        return sorted({*self.fast.numbers(), *self.slow.numbers()}, reverse=True)
+
+    def claim(self) -> None:
+        """Claim both, or neither."""
+        self.slow.claim()
+        try:
+            self.fast.claim()
+        except BaseException:
+            self.slow.release()
+            raise
+
+    def release(self) -> None:
+        """Release both."""
+        self.fast.release()
+        self.slow.release()
+
+    def clean(self) -> list[str]:
+        """Remove from both what interrupted writers left."""
+        return [*self.fast.clean(), *self.slow.clean()]
 
     # ------------------------------------------------------------ the copier
 

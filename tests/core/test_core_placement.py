@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feliss_nb.core.checkpoints import Committed
-from feliss_nb.core.placement import copy_holders, new_routes
+from feliss_nb.core.placement import copy_holders, new_routes, spread
 
 ENGINES = [f"e{i}" for i in range(6)]
 routes_of = st.lists(st.sampled_from(ENGINES), min_size=1, max_size=8).map(
@@ -75,3 +75,16 @@ def test_missing_copies_are_ordered_once_and_again_when_their_source_is_lost():
     committed.add(0, "e1")
     committed.add(1, "e1")
     assert committed.is_protected(routes, 2)
+
+
+@given(st.integers(1, 20), st.integers(1, 6))
+def test_ranks_that_stand_up_elsewhere_are_spread_evenly_and_neighbours_stay_together(
+    size, engines
+):
+    routes = spread(size, ENGINES[:engines])
+    assert list(routes) == list(range(size))
+    hosts = list(routes.values())
+    assert hosts == sorted(hosts)
+    counts = [hosts.count(engine) for engine in set(hosts)]
+    assert len(counts) == min(size, engines)
+    assert max(counts) - min(counts) <= 1

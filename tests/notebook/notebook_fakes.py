@@ -66,8 +66,12 @@ class FakeSession:
         self._called("spmd", main, name)
         return FakeVariable(name)
 
-    def checkpoint(self) -> Checkpoint:
-        self._called("checkpoint")
+    @property
+    def variables(self) -> dict[str, FakeVariable]:
+        return {name: FakeVariable(name) for name in ("counts", "taken", "not a name")}
+
+    def checkpoint(self, durable: bool = False) -> Checkpoint:
+        self._called("checkpoint", durable)
         return Checkpoint(3, 1, 12_345_678, 0.0451, 0.0031, 0.0)
 
     def status(self) -> Status:

@@ -7,6 +7,7 @@ import gc
 import linecache
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,7 +97,7 @@ def test_the_others(run: Run, shell: InteractiveShell, session: FakeSession) -> 
         ("kill", 2, False),
         ("kill", 0, True),
         ("wait", 2.5),
-        ("checkpoint",),
+        ("checkpoint", False),
         ("status",),
     ]
     events = run("events --last 2")
@@ -134,6 +135,38 @@ def test_the_line_between_magic_and_cell_is_the_only_difference(
     assert [call[0] for call in session.calls] == ["map", "status", "spmd"]
     assert session.calls[2][1:] == (shell.user_ns["main"], "r")
     assert shell.user_ns["x"].session == "main"
+
+
+def test_a_restored_session_binds_its_names(
+    run: Run, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[FakeSession] = []
+
+    def restore(**options: object) -> FakeSession:
+        found.append(FakeSession("again", options))
+        return found[0]
+
+    monkeypatch.setattr(sessions, "restore", restore)
+    shell.user_ns["taken"] = 1
+    line = "restore ./kept --workers 2 --checkpoint 3 --checkpoint-every auto --mtbf 60"
+    assert run(line) is found[0]
+    assert found[0].options == {
+        "store": "./kept",
+        "workers": 2,
+        "checkpoint": 3,
+        "checkpoint_every": "auto",
+        "mtbf": 60.0,
+    }
+    assert shell.user_ns["counts"].name == "counts"
+    assert shell.user_ns["taken"] == 1
+    assert "not a name" not in shell.user_ns
+    assert found[0].activated == 1
+
+
+def test_what_a_store_has_is_shown_without_a_session(run: Run, tmp_path: Path) -> None:
+    assert "(none)" in repr(run(f"checkpoints {tmp_path}"))
+    with pytest.raises(UsageError, match="no directory"):
+        run(f"checkpoints {tmp_path}/other")
 
 
 def test_several_sessions(run: Run, started: list[FakeSession]) -> None:
@@ -219,11 +252,11 @@ def test_bare_shows_the_help(
     assert all(f"\n{name} " in text for name in COMMANDS)
     assert repr(run("help")) == text == repr(run("--help"))
     shell.run_cell("%feliss")
-    assert "checkpoint  Take a checkpoint now" in capsys.readouterr().out
+    assert "checkpoint   Take a checkpoint now" in capsys.readouterr().out
     assert shell.find_line_magic("feliss").__doc__ == text
     with pytest.raises(UsageError, match="did you mean 'map'"):
         run("help mapp")
-    with pytest.raises(UsageError, match="there are: start, attach, map"):
+    with pytest.raises(UsageError, match="there are: start, attach, restore"):
         run("help nope")
 
 

@@ -130,6 +130,31 @@ def test_what_was_put_comes_back(store):
         store.get(12, 0)
 
 
+def test_what_was_not_committed_is_counted_until_it_is_cleaned_away(store):
+    assert store.numbers() == []
+    take(store, 3)
+    store.put(4, 0, FRAMES)
+    assert store.numbers() == [4, 3]
+    store.claim()
+    store.claim()
+    assert store.clean()
+    assert store.numbers() == [3]
+    check(store, 3)
+    store.release()
+    store.release()
+
+
+def test_tiers_are_claimed_both_or_neither(tmp_path):
+    fast, slow = FileStore(tmp_path / "fast"), FileStore(tmp_path / "slow")
+    other = FileStore(tmp_path / "fast")
+    other.claim()
+    with pytest.raises(UsageError, match="another session"):
+        TieredStore(fast, slow).claim()
+    FileStore(tmp_path / "slow").claim()
+    other.release()
+    TieredStore(fast, FileStore(tmp_path / "other")).claim()
+
+
 def test_the_last_are_kept_and_what_was_not_committed_goes_with_them(store):
     for checkpoint in (1, 2, 4, 5):
         take(store, checkpoint)
@@ -257,6 +282,12 @@ def test_restored_frames_are_writable_and_aligned(tmp_path):
     array = np.frombuffer(store.get(1, 0)[3])
     array[0] = 5
     assert array.ctypes.data % 64 == 0
+
+
+def test_tiers_travel_to_an_engine(tmp_path):
+    store = TieredStore(FileStore(tmp_path / "fast"), FileStore(tmp_path / "slow"), start=now)
+    take(store, 1)
+    check(pickle.loads(pickle.dumps(store)), 1)
 
 
 def test_a_store_travels_to_an_engine(tmp_path):

@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from statistics import fmean, median
+from collections.abc import Iterable, Sequence
 
 from feliss_nb.errors import UsageError
 
@@ -112,7 +111,7 @@ def iterations(lengths: float | Sequence[float], cost: float, mtbf: float) -> in
     sample = _sample(lengths)
     long = max(sample)
     # exp of the differences: none of them overflows
-    acts_as = long + mtbf * math.log(fmean(math.exp((x - long) / mtbf) for x in sample))
+    acts_as = long + mtbf * math.log(_mean(math.exp((x - long) / mtbf) for x in sample))
     best = exact(cost, mtbf) / acts_as
     few = max(1, math.floor(best))
     return min((few, few + 1), key=lambda k: (overhead(k * acts_as, cost, mtbf), k))
@@ -137,7 +136,7 @@ def threshold(lengths: float | Sequence[float], cost: float, mtbf: float) -> flo
     cost, mtbf : float
     """
     sample = _sample(lengths)
-    m = fmean(x * x for x in sample) / fmean(sample)
+    m = _mean(x * x for x in sample) / _mean(sample)
     return math.hypot(exact(cost, mtbf), m / 2) - m / 2
 
 
@@ -200,7 +199,10 @@ class Interval:
     @property
     def cost(self) -> float | None:
         """The cost of a checkpoint; None before the first."""
-        return median(self._costs) if self._costs else None
+        costs, middle = sorted(self._costs), len(self._costs) // 2
+        if not costs:
+            return None
+        return costs[middle] if len(costs) % 2 else (costs[middle - 1] + costs[middle]) / 2
 
     @property
     def mtbf(self) -> float | None:
@@ -258,6 +260,11 @@ class Interval:
 
     def _bound(self, work: float) -> float:
         return min(max(work, self.least), self.most)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return math.fsum(found) / len(found)
 
 
 def _sample(lengths: float | Sequence[float]) -> Sequence[float]:

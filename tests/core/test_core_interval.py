@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feliss_nb.errors import UsageError
-from feliss_nb.lab.interval import (
+from feliss_nb.core.interval import (
     Interval,
     daly,
     exact,
@@ -19,6 +18,7 @@ from feliss_nb.lab.interval import (
     threshold,
     young,
 )
+from feliss_nb.errors import UsageError
 
 positive = st.floats(1e-3, 1e6)
 
