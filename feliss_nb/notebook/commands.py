@@ -134,6 +134,12 @@ _ALL = (
         positional=(_PLACE,),
         example="checkpoints kept",
     ),
+    Subcommand(
+        "anatomy",
+        "Show what the last checkpoint is made of, and why each part is there.",
+        options=(Argument("plot", "", "as a treemap", Kind.FLAG),),
+        example="anatomy --plot",
+    ),
     Subcommand("status", "Show the session, its engines, ranks and jobs."),
     Subcommand(
         "kill",

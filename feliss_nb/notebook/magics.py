@@ -138,6 +138,10 @@ class FelissMagics(Magics):
     def _checkpoint(self, session: Session, durable: bool = False) -> Any:
         return session.checkpoint(durable=durable)
 
+    def _anatomy(self, session: Session, plot: bool = False) -> Any:
+        anatomy = session.anatomy()
+        return anatomy.plot() if plot else anatomy
+
     def _status(self, session: Session) -> Any:
         return session.status()
 

@@ -20,6 +20,7 @@ from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
 from feliss_nb.errors import DependencyError, FelissError, LossError, SessionClosed, UsageError
 from feliss_nb.runtime import linking, wire
+from feliss_nb.runtime.anatomy import Anatomy, anatomy_of
 from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.deadlocks import explain
 from feliss_nb.runtime.driver import Driver
@@ -539,7 +540,27 @@ class BaseSession:
             self._result(there, f"the copy of checkpoint {number} to the store", left)
         seconds = time.perf_counter() - begun
         figures = data["bytes"], seconds, data["pause"], time.time(), durable
-        return Checkpoint(number, self.epoch, *figures)
+        return Checkpoint(number, self.epoch, *figures, self.anatomy)
+
+    def anatomy(self, checkpoint: int | None = None) -> Anatomy:
+        """Return what a checkpoint is made of, and why each part of it is there.
+
+        Each rank looks at its snapshot between two continuations, and needs memory for it once more
+        meanwhile.
+
+        Parameters
+        ----------
+        checkpoint : int, optional
+            The last one, which alone is in memory. None: whichever is the last; one is taken where
+            there is none.
+
+        Raises
+        ------
+        UsageError
+            If a later checkpoint has been committed.
+        """
+        self._check_open()
+        return anatomy_of(self, checkpoint)
 
     def checkpoint_every(self, seconds: Every, mtbf: float | None = None) -> None:
         """Take a checkpoint after every `seconds` of running work.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
+from feliss_nb.errors import UsageError
 from feliss_nb.runtime.table import Table, human_bytes, human_seconds, printable
+
+if TYPE_CHECKING:
+    from feliss_nb.runtime.anatomy import Anatomy
 
 __all__ = [
     "Checkpoint",
@@ -143,6 +148,23 @@ class Checkpoint:
     pause: float
     at: float
     stored: bool = False
+    _anatomy: Callable[[int], Anatomy] | None = field(default=None, repr=False, compare=False)
+
+    def anatomy(self) -> Anatomy:
+        """Return what it is made of, while it is the last one: see ``Session.anatomy``.
+
+        Raises
+        ------
+        UsageError
+            If a later checkpoint has been committed, or this one is a copy.
+        """
+        if self._anatomy is None:
+            raise UsageError("only what checkpoint() has returned has an anatomy")
+        return self._anatomy(self.id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        figures = self.id, self.epoch, self.bytes, self.seconds, self.pause, self.at, self.stored
+        return Checkpoint, figures
 
     def __str__(self) -> str:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,6 +215,16 @@ class Namespace:
     def home_globals(self) -> dict[str, Any]:
         """The globals that the functions of ``__main__`` share here."""
         return self._home
+
+    def content(self) -> Iterator[tuple[str, object]]:
+        """What it holds, with names for people: data first, then functions, which reach it."""
+        names = [name for name in self._home if not name.startswith("__")]
+        for is_code in (False, True):
+            for name in names:
+                if isinstance(self._home[name], (type, types.FunctionType)) is is_code:
+                    yield name, self._home[name]
+        for root in self._roots.values():
+            yield _name(root), root
 
     def adopt(self, skeleton: dict[str, Any], stream: arrival.Arrival) -> dict[str, Any]:
         """The globals that a function which arrives in ``stream`` shall run in."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from feliss_nb.runtime.anatomy import Anatomy, Part
 from feliss_nb.runtime.events import Event
 from feliss_nb.runtime.status import Checkpoint, Status
 
@@ -73,6 +74,11 @@ class FakeSession:
     def checkpoint(self, durable: bool = False) -> Checkpoint:
         self._called("checkpoint", durable)
         return Checkpoint(3, 1, 12_345_678, 0.0451, 0.0031, 0.0)
+
+    def anatomy(self) -> Anatomy:
+        self._called("anatomy")
+        part = Part("variable", "counts", 900, {0: 900}, "its name 'counts'")
+        return Anatomy(3, (part,), 1000, 50_000, 2000)
 
     def status(self) -> Status:
         self._called("status")

@@ -93,12 +93,16 @@ def test_the_others(run: Run, shell: InteractiveShell, session: FakeSession) -> 
     assert "nothing is left to run" in repr(run("wait --timeout 2.5"))
     assert repr(run("checkpoint")).startswith("<checkpoint 3")
     assert "<table" in run("status")._repr_html_()
+    assert "its name 'counts'" in repr(run("anatomy"))
+    assert run("anatomy --plot")._repr_png_().startswith(b"\x89PNG")
     assert session.calls == [
         ("kill", 2, False),
         ("kill", 0, True),
         ("wait", 2.5),
         ("checkpoint", False),
         ("status",),
+        ("anatomy",),
+        ("anatomy",),
     ]
     events = run("events --last 2")
     assert repr(events).split("\n")[2:] == [
