@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -251,6 +252,42 @@ def test_a_class_that_is_another_is_named(
         pytest.raises(errors.UsageError, match=r"does not fit.*Box"),
     ):
         feliss.restore(tmp_path / "kept", workers=1)
+
+
+def test_the_examples_of_the_manual_run_as_they_stand(tmp_path: Path, script: Any) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "stores.md").read_text("utf-8")
+    first, second = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)[:2]
+    (tmp_path / "words.md").write_text("to be\nor not\n")
+    script(first)
+    found = script("import feliss_nb as feliss\n" + second)
+    assert "words.md" not in found.stdout
+    assert found.stdout.splitlines()[-1] == "2"
+
+
+def step(comm: Any, total: float, left: int, go: str) -> Any:
+    """Sums over all ranks, step by step; before the last ten it waits for a file."""
+    if left == 10 and not comm.bcast(os.path.exists(go)):
+        return comm.then(step, total, left, go)
+    if left == 0:
+        return total
+    return comm.then(step, comm.allreduce(total + comm.rank) % 1001, left - 1, go)
+
+
+def test_a_gang_goes_on_between_two_steps(tmp_path: Path) -> None:
+    place, go = tmp_path / "kept", tmp_path / "go"
+    with feliss.start(workers=2, checkpoint_every=None, store=place) as session:
+        session.spmd(step, 1.0, 40, str(go), name="sum")
+        session.checkpoint(PATIENCE, durable=True)
+    with feliss.restore(place, workers=1, checkpoint_every=None) as session:
+        assert [job.state for job in session.jobs] == ["running"]
+        go.touch()
+        assert session["sum"].collect() == [expected(2, 1.0, 40)] * 2
+
+
+def expected(size: int, total: float, steps: int) -> float:
+    for _ in range(steps):
+        total = sum(total + rank for rank in range(size)) % 1001
+    return total
 
 
 # ---------------------------------------------------------------- a store that is slow, or fails
