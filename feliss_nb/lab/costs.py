@@ -1,0 +1,214 @@
+"""What checkpoints cost, next to dumps of the whole memory: bytes, time, pause, restore.
+
+A checkpoint is one of a session: the engine makes the snapshot, its copier writes it to a store in a
+directory, synced, and the manifest is there. A dump is one of a process that holds the same state
+and nothing else of a session, in the same directory and as safe. (An engine that stands still for
+as long as a dump takes would be taken for lost.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import feliss_nb as feliss
+from feliss_nb.errors import FelissError, UsageError
+from feliss_nb.lab import dumps
+from feliss_nb.lab.states import STATES, make
+from feliss_nb.state import captures
+
+if TYPE_CHECKING:
+    import pandas
+
+PATIENCE = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One checkpoint, or one dump.
+
+    Attributes
+    ----------
+    state : str
+        The kind of state.
+    megabytes : float
+        About how much memory it takes.
+    how : str
+        The name of the capture, or of the dumper.
+    dump : bool
+        Whether it is one.
+    seconds : float
+        From the request until it is safe on the disk.
+    pause : float
+        Seconds in which the rank ran nothing, or the process stood still.
+    bytes : int
+        On the disk.
+    """
+
+    state: str
+    megabytes: float
+    how: str
+    dump: bool
+    seconds: float
+    pause: float
+    bytes: int
+
+
+def measure(
+    states: Sequence[str] = tuple(STATES),
+    megabytes: Sequence[float] = (50.0, 200.0),
+    how: Sequence[str] = ("full", "forked", "incremental"),
+    dumpers: Sequence[str] = ("memory", "gcore"),
+    repeats: int = 3,
+    folder: str | None = None,
+    on_step: Callable[[str], None] = lambda text: None,
+) -> list[Cost]:
+    """Measure every capture and every dumper on every state.
+
+    Parameters
+    ----------
+    states : sequence of str
+        Names in ``STATES``.
+    megabytes : sequence of float
+        How large each is made, about.
+    how : sequence of str
+        Captures. One in a hundred entries changes from one checkpoint to the next.
+    dumpers : sequence of str
+        Names in ``dumps.DUMPERS``; those that this machine lacks are left out.
+    repeats : int
+        Checkpoints and dumps of each kind, behind one that is not counted.
+    folder : str, optional
+        Where to write; a temporary directory in it is used, and removed.
+    on_step : callable
+        Told what is measured.
+
+    Raises
+    ------
+    UsageError
+        If there is no such state, capture or dumper.
+    """
+    _check("state", states, STATES)
+    _check("dumper", dumpers, dumps.DUMPERS)
+    for name in how:
+        captures.method(name)
+    found: list[Cost] = []
+    for state in states:
+        for size in megabytes:
+            with tempfile.TemporaryDirectory(prefix="feliss-", dir=folder) as place:
+                on_step(f"{state}, {size:g} MB: checkpoints")
+                found += _checkpoints(state, size, how, repeats, Path(place) / "store")
+                on_step(f"{state}, {size:g} MB: dumps")
+                found += _dumps(state, size, dumpers, repeats, Path(place))
+    return found
+
+
+def frame(costs: Sequence[Cost]) -> pandas.DataFrame:
+    """Give a row for each cost."""
+    import pandas
+
+    return pandas.DataFrame([asdict(cost) for cost in costs])
+
+
+def _check(what: str, names: Sequence[str], known: Any) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no {what} {name!r}; there are: {', '.join(known)}")
+
+
+def _checkpoints(
+    state: str, size: float, how: Sequence[str], repeats: int, place: Path
+) -> Iterator[Cost]:
+    with feliss.start(
+        workers=1, spares=0, copies=0, checkpoint_every=None, store=place, keep=1
+    ) as session:
+        held = session.variable(functools.partial(_make, state, size), name="state")
+        session.wait()
+        for name in how:
+            session.capture = name
+            for count in range(repeats + 1):
+                session.put(_change, held, count, rank=0).wait()
+                taken = session.checkpoint(PATIENCE, durable=True)
+                stored = session.status().store
+                if count and stored is not None:
+                    yield Cost(
+                        state, size, name, False, taken.seconds, taken.pause, stored.bytes
+                    )
+
+
+def _dumps(
+    state: str, size: float, dumpers: Sequence[str], repeats: int, place: Path
+) -> Iterator[Cost]:
+    with _holder(state, size) as pid:
+        for name in dumpers:
+            dumper = dumps.DUMPERS[name]
+            if dumper.missing(pid):
+                continue
+            for count in range(repeats + 1):
+                folder = place / f"{name}-{count}"
+                folder.mkdir(mode=0o700)
+                dump = dumper.dump(pid, str(folder))
+                shutil.rmtree(folder)
+                if count:
+                    yield Cost(state, size, name, True, dump.seconds, dump.pause, dump.nbytes)
+
+
+@contextlib.contextmanager
+def _holder(state: str, size: float) -> Iterator[int]:
+    """Give the process that holds a state, once it does."""
+    command = [sys.executable, "-m", "feliss_nb.lab.holder", state, str(size)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        if process.stdout.readline() != "ready\n":
+            raise FelissError(f"a process could not make the state {state!r}: is there memory?")
+        yield process.pid
+    finally:
+        process.stdin.close()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+# ---------------------------------------------------------------- on the rank
+
+
+def _make(state: str, size: float, rank: int, ranks: int) -> Any:
+    return make(state, size)
+
+
+def _change(held: Any, count: int) -> None:
+    """Change one in a hundred entries, next to each other."""
+    _touch(feliss.here()[held], count)
+
+
+def _touch(value: Any, count: int) -> None:
+    if isinstance(value, np.ndarray):
+        value[: max(len(value) // 100, 1)] += count
+    elif isinstance(value, dict) and value and all(type(v) is int for v in _first(value)):
+        for _, key in zip(range(max(len(value) // 100, 1)), value, strict=False):
+            value[key] = count
+    elif isinstance(value, dict):
+        for part in value.values():
+            _touch(part, count)
+    elif isinstance(value, list):
+        for body in value[: max(len(value) // 100, 1)]:
+            body.mass += count
+    else:
+        value.iloc[: max(len(value) // 100, 1), 1] += count
+
+
+def _first(value: dict[Any, Any]) -> list[Any]:
+    return [v for _, v in zip(range(10), value.values(), strict=False)]
