@@ -26,10 +26,12 @@ from itertools import count
 from typing import Any
 
 from feliss_nb.core import messages as m
+from feliss_nb.core.image import MasterImage
 from feliss_nb.core.master import Master
+from feliss_nb.core.placement import spread
 from feliss_nb.errors import FelissError, InternalError
 from feliss_nb.lab import simulator_checks as checks
-from feliss_nb.lab.simulated_engine import Runner, SimulatedEngine
+from feliss_nb.lab.simulated_engine import Runner, Shard, SimulatedEngine
 from feliss_nb.lab.simulated_programs import Asks, Failure, Notebook
 
 MASTER, NOTEBOOK = "master", "notebook"
@@ -76,6 +78,8 @@ class Simulation:
         The time between periodic checkpoints.
     check_every : int
         Check the invariants after this many events; 0: never.
+    origin : (MasterImage, list of Shard), optional
+        A checkpoint of another simulation to go on from, with as many ranks as that had.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Simulation:
         detection: float = 3.0,
         checkpoint_every: float | None = None,
         check_every: int = 1,
+        origin: tuple[MasterImage, list[Shard]] | None = None,
     ) -> None:
         self.rng = random.Random(seed)
         self.size, self.delay, self.detection = workers, delay, detection
@@ -117,16 +122,32 @@ class Simulation:
         self._names = count()
         self._tokens = count()
         self._arrivals: dict[tuple[str, str, str], float] = {}
+        self._series = 0 if origin is None else 1000  # variables of another session keep theirs
         started = tuple(self._new_engine() for _ in range(workers + spares))
-        self.tell(m.Start(started, workers))
+        if origin is None:
+            self.tell(m.Start(started, workers))
+        else:
+            self._stand_up(started, workers, *origin)
         if checkpoint_every is not None:
             self.after(checkpoint_every, self._tick)
+
+    def _stand_up(
+        self, engines: tuple[str, ...], workers: int, image: MasterImage, shards: list[Shard]
+    ) -> None:
+        self.size = image.size
+        routes = spread(image.size, engines[:workers])
+        for rank, name in routes.items():
+            engine, key = self.engines[name], (image.committed.id, rank)
+            engine.store[key] = shards[rank]
+            engine.execute(engine.worker.stored(*key))
+        self.tell(m.StartFrom(engines, image, routes, frozenset(image.variables.held)))
 
     # ------------------------------------------------------------ the notebook
 
     def submit(self, ops: Iterable[tuple[Any, ...]]) -> Notebook:
         """Let a notebook run the calls `ops`; several run side by side."""
-        notebook = Notebook(self.tell, self.view, self.size, 1000 * len(self.notebooks))
+        first = 1000 * (self._series + len(self.notebooks))  # of its variables' numbers
+        notebook = Notebook(self.tell, self.view, self.size, first)
         self.notebooks.append(notebook)
         self.drive(notebook.play(ops))
         return notebook

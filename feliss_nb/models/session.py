@@ -16,6 +16,7 @@ from feliss_nb.runtime import (
     OwnCluster,
     Place,
     Store,
+    Table,
     Variable,
     check_client,
     check_kind,
@@ -221,7 +222,7 @@ def restore(
         raise
 
 
-def checkpoints(store: Place) -> Any:
+def checkpoints(store: Place) -> Table:
     """Return the checkpoints on a store as a table, the newest first."""
     return list_place(store)
 

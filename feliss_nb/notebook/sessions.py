@@ -13,6 +13,7 @@ from feliss_nb.notebook.arguments import closest
 
 if TYPE_CHECKING:
     from feliss_nb.models.session import Session
+    from feliss_nb.runtime.table import Table
 
 NO_SESSION = "no session: start one with %feliss start --workers 4"
 
@@ -41,11 +42,12 @@ def restore(**options: Any) -> Session:
     return session
 
 
-def checkpoints(store: str) -> Any:
+def checkpoints(store: str) -> Table:
     """Give the checkpoints on a store; see `feliss_nb.checkpoints`."""
     import feliss_nb
 
-    return feliss_nb.checkpoints(store)
+    table: Table = feliss_nb.checkpoints(store)
+    return table
 
 
 def live() -> list[Session]:

@@ -13,6 +13,7 @@ from feliss_nb.runtime.pacing import Every
 from feliss_nb.runtime.restoring import Place, claim_new, claim_origin, list_place
 from feliss_nb.runtime.session import BaseSession, live_sessions
 from feliss_nb.runtime.status import Checkpoint, Status
+from feliss_nb.runtime.table import Table
 from feliss_nb.runtime.variable import Variable
 from feliss_nb.runtime.waiting import check_seconds
 from feliss_nb.store import Store
@@ -30,6 +31,7 @@ __all__ = [
     "Place",
     "Status",
     "Store",
+    "Table",
     "Variable",
     "check_client",
     "check_kind",

@@ -260,11 +260,7 @@ def explain_loss(session: BaseSession, origin: Origin, error: LossError) -> Usag
     )
 
 
-class Kept(Table):
-    """The checkpoints on a store, the newest first."""
-
-
-def list_place(place: Place) -> Kept:
+def list_place(place: Place) -> Table:
     """Return what a store has, as a table; nothing is read but manifests."""
     store = open_place(place, there=True)
     rows = []
@@ -277,7 +273,7 @@ def list_place(place: Place) -> Kept:
         ranks = info.get("ranks", len(manifest.shards))
         rows.append((manifest.checkpoint, when, info.get("session"), ranks, size, names, jobs))
     columns = ("checkpoint", "written", "session", "ranks", "size", "variables", "running")
-    return Kept(f"checkpoints on {place}", columns, rows)
+    return Table(f"checkpoints on {place}", columns, rows)
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -405,7 +405,11 @@ class FileStore:
         """Let another process claim the directory."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            os.close(lock)
+            try:
+                # A process that was forked meanwhile has the lock too: closing would leave it.
+                fcntl.flock(lock, fcntl.LOCK_UN)
+            finally:
+                os.close(lock)
 
     def _path(self, checkpoint: int) -> str:
         return os.path.join(self.directory, folder(checkpoint))

@@ -8,6 +8,7 @@ commit, that the cut is consistent; at each end by loss, that a rank and all its
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -171,6 +172,62 @@ def test_a_committed_cut_conserves_what_walks_about(seed, workers, amount, hops)
             jobs = sim.master.jobs.values()
             positions += [job.position for job in jobs if job.label == "walk"]
     assert totals
+
+
+# ---------------------------------------------------------------- another session goes on
+
+
+def wreck(world: dict[str, Any], program: list[Any], plan: list[Any], events: int) -> Any:
+    """What a store has of a session that ends after some events: None before a checkpoint."""
+    sim = Simulation(**world)
+    kept: list[Any] = []
+    sim.commits.append(lambda shards: kept.append(copy.deepcopy(shards)))
+    sim.submit(program)
+    for wait, fault in plan:
+        until = sim.events + wait
+        sim.run_until(lambda until=until: sim.events >= until)
+        inject(sim, *fault)
+    until = sim.events + events
+    sim.run_until(lambda: sim.events >= until)
+    # It is taken behind the commit, at any time, also in the middle of a recovery.
+    return (copy.deepcopy(sim.master.image()), kept[-1]) if kept else None
+
+
+#: Programs none of whose jobs runs until their notebook calls it off.
+ending = programs.map(lambda ops: [op for op in ops if not op[0].startswith("cancel")])
+
+
+@settings(THOROUGH, max_examples=80)
+@given(worlds, ending, plans, st.integers(0, 200), st.integers(1, 5), st.booleans())
+def test_another_session_comes_to_an_end(world, program, plan, events, workers, loss):
+    """What ran goes on, what was submitted since is submitted again, nothing waits for ever."""
+    world = {**world, "checkpoint_every": 3.0}
+    origin = wreck(world, program, plan, events)
+    if origin is None:
+        return
+    sim = Simulation(world["seed"], workers=workers, spares=1, checkpoint_every=5.0, origin=origin)
+    if loss:
+        while sim.master.state != "running" or not sim.master.is_protected():
+            assert sim.step()
+        sim.kill(sim.host(0))
+    sim.submit([("wait",)])
+    sim.run()
+    assert all(job.ended for job in sim.master.jobs.values())
+    assert sim.master.epoch > origin[0].epoch
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32), st.integers(2, 4), st.integers(1, 20), st.integers(0, 150), st.data())
+def test_another_session_conserves_what_walks_about(seed, workers, hops, events, data):
+    world = {"seed": seed, "workers": workers, "checkpoint_every": 2.0, "delay": 3.0}
+    origin = wreck(world, [("walk", 0, 5, hops)], [], events)
+    if origin is None or 1 not in origin[0].variables.held:
+        return  # the program has not begun, or has ended and dropped it
+    sim = Simulation(seed, workers=data.draw(st.integers(1, 4)), origin=origin)
+    sim.submit([("wait",)])
+    sim.run()
+    ranks = [e.runners[r] for r in range(workers) for e in [sim.engines[sim.host(r)]]]
+    assert sum(runner.partitions.get(1, 0) for runner in ranks) == 5 * workers
 
 
 # ---------------------------------------------------------------- replay

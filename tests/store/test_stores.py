@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import pickle
 import signal
@@ -386,6 +387,20 @@ def test_one_session_at_a_time(tmp_path):
     assert "another session writes its checkpoints" in done.stderr
     store.release()
     subprocess.run([sys.executable, "-c", other], check=True)
+
+
+def test_a_forked_process_does_not_keep_a_claim_that_was_released(tmp_path):
+    """A notebook's process has children of multiprocessing, say, that outlive the session."""
+    store = FileStore(tmp_path)
+    store.claim()
+    child = multiprocessing.get_context("fork").Process(target=signal.pause, daemon=True)
+    child.start()
+    try:
+        store.release()
+        FileStore(tmp_path).claim()
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_clean_says_what_it_removes(tmp_path):
