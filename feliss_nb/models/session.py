@@ -17,6 +17,7 @@ from feliss_nb.runtime import (
     check_kind,
     check_seconds,
 )
+from feliss_nb.state.captures import method as check_capture
 
 
 class Session(BaseSession):
@@ -100,6 +101,7 @@ def start(
     checkpoint_every: float | None = 10.0,
     timeout: float = 60.0,
     engines: str | None = None,
+    capture: str = "full",
 ) -> Session:
     """Start engines and a session on them.
 
@@ -124,16 +126,20 @@ def start(
     engines : {"local", "mpi"}, optional
         Whether each engine is started by itself, or all of them by one mpiexec, so that the
         messages of `Session.spmd` go by MPI. Default: what ``FELISS_NB_ENGINES`` says, else local.
+    capture : str
+        How a rank becomes a snapshot: see `Session.capture`.
 
     Raises
     ------
     UsageError
-        If a number makes no sense, or MPI is asked for and not installed.
+        If a number or a name makes no sense, or MPI is asked for and not installed.
     """
     _check(workers, spares, copies, seed, timeout, name)
     Session.check_interval(checkpoint_every)
+    check_capture(capture)
     cluster = OwnCluster(check_kind(engines))
-    return Session(cluster, workers, spares, name, copies, replace, seed, checkpoint_every, timeout)
+    numbers = workers, spares, name, copies, replace, seed, checkpoint_every, timeout
+    return Session(cluster, *numbers, capture)
 
 
 def attach(
@@ -147,6 +153,7 @@ def attach(
     seed: int = 0,
     checkpoint_every: float | None = 10.0,
     timeout: float = 60.0,
+    capture: str = "full",
 ) -> Session:
     """Start a session on engines that run already, on this machine.
 
@@ -170,13 +177,15 @@ def attach(
     """
     _check(1 if workers is None else workers, spares, copies, seed, timeout, name)
     Session.check_interval(checkpoint_every)
+    check_capture(capture)
     cluster = check_client(client, profile, cluster_id)
     if workers is None:
         workers = len(cluster.ids()) - spares
         if workers < 1:
             cluster.stop()
             raise UsageError(f"the cluster has {len(cluster.ids())} engines: too few for a worker")
-    return Session(cluster, workers, spares, name, copies, False, seed, checkpoint_every, timeout)
+    numbers = workers, spares, name, copies, False, seed, checkpoint_every, timeout
+    return Session(cluster, *numbers, capture)
 
 
 def _check(

@@ -27,6 +27,7 @@ _NEW = (
         "seconds of running work between checkpoints; None: only on request",
         Kind.SECONDS_OR_NONE,
     ),
+    Argument("capture", "NAME", "how a rank becomes a snapshot: full, forked, ...", Kind.WORD),
 )
 
 _ALL = (

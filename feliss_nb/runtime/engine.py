@@ -23,17 +23,20 @@ import zmq
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.core.worker import Worker
-from feliss_nb.errors import InternalError
+from feliss_nb.errors import CorruptSnapshot, InternalError
 from feliss_nb.runtime import wire
 from feliss_nb.runtime.blobs import large_buffers
+from feliss_nb.runtime.capturing import Captured
+from feliss_nb.runtime.forking import process_stands_fork
 from feliss_nb.runtime.mpi_link import MpiLink, MpiWorld, find_place
 from feliss_nb.runtime.output import Printer
 from feliss_nb.runtime.owner import end_engine_with, follow, start_time
 from feliss_nb.runtime.peers import Peers
 from feliss_nb.runtime.runner import Runner
-from feliss_nb.runtime.shard import join, reached_by
+from feliss_nb.runtime.shard import join, reached_by, split
+from feliss_nb.state.differences import apply
 from feliss_nb.state.functions import refresh_modules
-from feliss_nb.state.snapshot import Snapshot, capture
+from feliss_nb.state.snapshot import capture, frames
 from feliss_nb.store.memory import MemoryStore
 
 TICK = 0.1  # seconds between looks at printed lines, progress and late reports
@@ -41,9 +44,6 @@ TICK = 0.1  # seconds between looks at printed lines, progress and late reports
 IMPORT_PATIENCE = 30.0  # seconds that an import may take to end before it is interrupted
 
 BLOB_TIMEOUT = 60.0  # seconds; the master has sent it before anybody could name it
-
-# A rank's snapshot, its pause, the variables that have a partition in it, those that it reaches.
-Captured = tuple[Snapshot, float, frozenset[int], frozenset[int]]
 
 _workers: dict[str, EngineWorker] = {}
 
@@ -126,13 +126,13 @@ class EngineWorker:
         self._to_stop: list[tuple[Runner, int | None, float]] = []  # until they have
         self._closing = False
         self._context = zmq.Context()
-        self._peers = Peers(self._context, directory, engine)
+        self.peers = Peers(self._context, directory, engine)
         self._place = find_place()
         self._world = MpiWorld(self._linked) if self._place and not self._place.trouble else None
         self._attempt = -1  # of the order for the communicator at hand
         self.link: MpiLink | None = None  # carries the epoch's messages of gangs; else the peers
         self.link_is_open = False  # it is not decided yet which of them
-        self._inbox = self._peers.bind()
+        self._inbox = self.peers.bind()
         self._control = threading.Thread(target=self._talk, name="feliss-control", daemon=True)
         self._data = threading.Thread(target=self._listen, name="feliss-data", daemon=True)
         self._control.start()
@@ -196,7 +196,7 @@ class EngineWorker:
             threading.Thread(target=self.close, name="feliss-close", daemon=True).start()
         else:
             if isinstance(message, m.Rollback):
-                self._peers.forget_dead()
+                self.peers.forget_dead()
                 self.captures.clear()
                 if self.link is not None:
                     self.link.revoke()
@@ -222,7 +222,7 @@ class EngineWorker:
     def _tick(self) -> None:
         """Send what may wait: printed lines, progress, reports of busy ranks."""
         with self.lock:
-            self._peers.tidy()
+            self.peers.tidy()
             self._tell_progress()
             self.report()
             running, self._to_stop = self._to_stop, []
@@ -267,12 +267,14 @@ class EngineWorker:
         inbox = self._inbox
         try:
             while True:
-                message = self._peers.receive(inbox)
+                message = self.peers.receive(inbox)
                 if message is None:
                     break
                 head, buffers = message
                 if head[0] == "shard":  # kept for long, and sent again: in memory of our own
-                    buffers = self._peers.segments.fresh(buffers, shared=True)
+                    buffers = self.peers.segments.fresh(buffers, shared=True)
+                elif head[0] == "difference":
+                    buffers = self._whole(head, buffers)
                 with self.lock:
                     self._from_peer(head, buffers)
         except zmq.ContextTerminated:
@@ -282,6 +284,17 @@ class EngineWorker:
             raise
         finally:
             inbox.close(0)
+
+    def _whole(self, head: tuple[Any, ...], frames: list[Any]) -> list[Any]:
+        """Return the shard that a difference makes of the one that is here; empty if none is."""
+        _, _, rank, base, _ = head
+        main, channel = split(frames)
+        try:
+            old = split(self.store.get((base, rank)))[0] if base else ()
+            whole = apply(old, main, self.room)
+        except (KeyError, CorruptSnapshot):
+            return []
+        return join(whole, self.fresh(channel, shared=True))
 
     def _from_peer(self, head: tuple[Any, ...], buffers: list[Any]) -> None:
         kind = head[0]
@@ -299,6 +312,13 @@ class EngineWorker:
             _, checkpoint, rank = head
             self.store.put((checkpoint, rank), buffers)
             self.execute(self.worker.stored(checkpoint, rank))
+        elif kind == "difference":
+            _, checkpoint, rank, _, source = head
+            if buffers:
+                self.store.put((checkpoint, rank), buffers)
+                self.execute(self.worker.stored(checkpoint, rank))
+            else:  # it is a new holder: then the whole shard
+                self.peers.send(source, ("want", checkpoint, rank, self.engine))
         elif kind == "want":
             self.execute(self.worker.want(m.Want(*head[1:])))
         else:
@@ -313,7 +333,7 @@ class EngineWorker:
 
     def _to_engine(self, command: m.ToEngine) -> None:
         want: m.Want = command.message
-        self._peers.send(command.engine, ("want", want.checkpoint, want.rank, want.engine))
+        self.peers.send(command.engine, ("want", want.checkpoint, want.rank, want.engine))
 
     def _run(self, command: m.Run) -> None:
         runner = self.runners.get(command.rank)
@@ -327,20 +347,27 @@ class EngineWorker:
 
     def _seal(self, command: m.Seal) -> None:
         rank, checkpoint = command.rank, command.checkpoint
-        snapshot, pause, variables, reaches = self.captures.pop((rank, checkpoint))
+        captured = self.captures.pop((rank, checkpoint))
         channel = capture(command.channel, label="messages under way")
-        shard = join(snapshot, channel)
+        channel_frames = frames(channel)
+        shard = join(captured.frames, channel_frames)
         self.store.put((checkpoint, rank), shard)
+        head: tuple[Any, ...] = "shard", checkpoint, rank
+        sent = shard
+        if captured.difference:
+            head = "difference", checkpoint, rank, captured.base, self.engine
+            sent = join(captured.difference, channel_frames)
         for holder in command.holders:
-            self._peers.send(holder, ("shard", checkpoint, rank), shard)
+            self.peers.send(holder, head, sent)
         saved = m.Saved(
             self.worker.epoch,
             checkpoint,
             rank,
-            snapshot.nbytes + channel.nbytes,
-            pause,
-            reaches | reached_by(continuation for _, continuation in command.channel),
-            variables,
+            captured.nbytes + channel.nbytes,
+            captured.pause,
+            captured.reaches | reached_by(continuation for _, continuation in command.channel),
+            captured.variables,
+            captured.written + channel.nbytes,
         )
         self.execute(self.worker.kept(saved))
 
@@ -349,6 +376,7 @@ class EngineWorker:
         runner = self.runners.get(command.rank)
         if runner is not None:
             runner.to_capture = None
+            runner.capturing.discard()
 
     def _load(self, command: m.Load) -> None:
         key = command.checkpoint, command.rank
@@ -358,6 +386,7 @@ class EngineWorker:
     def _retire(self, command: m.Retire) -> None:
         runner = self.runners.pop(command.rank, None)
         if runner is not None:
+            runner.capturing.discard()
             runner.bell.ring()
             self._stop_user_code(runner, None)
 
@@ -388,23 +417,34 @@ class EngineWorker:
 
     def _send_shard(self, command: m.SendShard) -> None:
         shard = self.store.get((command.checkpoint, command.rank))
-        self._peers.send(command.engine, ("shard", command.checkpoint, command.rank), shard)
+        self.peers.send(command.engine, ("shard", command.checkpoint, command.rank), shard)
+
+    def may_fork(self, asking: Runner) -> bool:
+        """Tell whether the engine stands a fork by a rank's thread now: see `forking`. Lock it."""
+        others = [runner for runner in self.runners.values() if runner is not asking]
+        return (
+            self._place is None
+            and not self._to_stop
+            and not any(runner.in_user_code for runner in others)
+            and not self.peers.has_writable()
+            and process_stands_fork()
+        )
 
     # ------------------------------------------------------------ functions and messages
 
     def fresh(self, buffers: Iterable[Any], shared: bool = False) -> list[memoryview]:
         """Copy buffers to where a peer can read them: see `segments.Segments.fresh`."""
-        return self._peers.segments.fresh(buffers, shared)
+        return self.peers.segments.fresh(buffers, shared)
 
     def room(self, sizes: Iterable[int]) -> list[memoryview]:
         """Give memory for what is kept and sent: see `segments.Segments.room`."""
-        return self._peers.segments.room(sizes, shared=True)
+        return self.peers.segments.room(sizes, shared=True)
 
     def shares_memory(self, ranks: Iterable[int]) -> bool:
         """Tell whether the engines of these ranks read our segments where they lie."""
         with self.lock:
             engines = {self.worker.routes[rank] for rank in ranks} - {self.engine}
-        return self._peers.share_memory(engines)
+        return self.peers.share_memory(engines)
 
     def _keep_blob(self, blob: wire.Blob) -> None:
         refresh_modules(blob.modules)
@@ -480,7 +520,7 @@ class EngineWorker:
                 parcel.digests,
                 parcel.reaches,
             )
-            self._peers.send(engine, head, parcel.buffers)
+            self.peers.send(engine, head, parcel.buffers)
 
     def post_to_gang(
         self,
@@ -502,7 +542,7 @@ class EngineWorker:
                 return
             inline, frames = (buffers, ()) if _is_small(buffers) else ((), buffers)
             whole = ("gang", rank.epoch, target, rank.rank, gang, step, head, inline)
-            self._peers.send(engine, whole, frames)
+            self.peers.send(engine, whole, frames)
 
     def tell_of_wait(
         self,
@@ -540,7 +580,7 @@ class EngineWorker:
             self._world.close()
         os.eventfd_write(self._wake, 1)
         self._control.join(2.0)
-        self._peers.close()
+        self.peers.close()
         self._data.join(2.0)
         self.printer.close()
         if not (self._control.is_alive() or self._data.is_alive()):

@@ -32,6 +32,7 @@ from feliss_nb.runtime.packing import Start, pack_starts
 from feliss_nb.runtime.status import Checkpoint, JobStatus, Status
 from feliss_nb.runtime.variable import Variable, give
 from feliss_nb.runtime.waiting import check_seconds, display, wait_for
+from feliss_nb.state.captures import method
 from feliss_nb.state.snapshot import from_frames, restore
 
 _S = TypeVar("_S", bound="BaseSession")
@@ -67,6 +68,8 @@ class BaseSession:
         Seconds of running work between checkpoints; None: only on request.
     timeout : float
         Seconds until the engines must be up.
+    capture : str
+        How a rank becomes a snapshot: see `capture`.
     """
 
     def __init__(
@@ -80,11 +83,13 @@ class BaseSession:
         seed: int,
         checkpoint_every: float | None,
         timeout: float,
+        capture: str = "full",
     ) -> None:
         self.name = name or f"session-{next(_numbers)}"
         self.size = workers
         self.seed = seed
         self.copies = copies
+        self._capture = capture
         self.events = EventLog()
         self._cluster = cluster
         self._process = os.getpid()
@@ -96,6 +101,7 @@ class BaseSession:
         self._names: dict[str, Variable] = {}
         self._jobs: weakref.WeakValueDictionary[int, Job] = weakref.WeakValueDictionary()
         master = Master(copies, replace and cluster.own)
+        master.capture = method(capture).name
         try:
             self._driver = Driver(cluster, master, self.events, self._install_code)
         except BaseException:  # Ctrl-C
@@ -459,7 +465,8 @@ class BaseSession:
         data = self._result(token, "the checkpoint", timeout)
         seconds = time.perf_counter() - begun
         at = time.time()
-        return Checkpoint(data["checkpoint"], self.epoch, data["bytes"], seconds, data["pause"], at)
+        number, size, written = data["checkpoint"], data["bytes"], data["written"]
+        return Checkpoint(number, self.epoch, size, seconds, data["pause"], at, written)
 
     def checkpoint_every(self, seconds: float | None) -> None:
         """Take a checkpoint after every `seconds` of running work; None: only on request."""
@@ -471,6 +478,27 @@ class BaseSession:
     def check_interval(seconds: float | None) -> None:
         """Raise UsageError unless checkpoints can be taken every `seconds`."""
         check_seconds("checkpoint_every", seconds, above=True)
+
+    @property
+    def capture(self) -> str:
+        """How a rank becomes a snapshot; set it to another from the next checkpoint on.
+
+        "full" copies everything while the rank waits. "forked" lets a child process write, and the
+        rank goes on at once. "incremental" writes what has changed since the last committed
+        checkpoint, and "incremental+forked" lets a child do so. With "+zstd" behind one of them
+        what is written is compressed, with "+xor" as the difference from what was there before.
+        """
+        return self._capture
+
+    @capture.setter
+    def capture(self, name: str) -> None:
+        self._check_open()
+        self._capture = chosen = method(name).name
+
+        def change() -> None:
+            self._driver.master.capture = chosen
+
+        self._driver.run_soon(change)
 
     def kill(self, rank: int | None = None, wait: bool = False, engine: int | None = None) -> None:
         """Kill the engine that hosts a rank: a real SIGKILL.

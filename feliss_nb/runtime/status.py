@@ -284,6 +284,9 @@ class Checkpoint:
         The longest time, in seconds, that a rank did not run for it.
     at : float
         When it was committed.
+    written : int or None
+        Bytes that the captures wrote, if these are not the snapshots whole (None): less with an
+        incremental or compressed capture.
     """
 
     id: int
@@ -292,11 +295,15 @@ class Checkpoint:
     seconds: float
     pause: float
     at: float
+    written: int | None = None
 
     def __str__(self) -> str:
+        part = ""
+        if self.written is not None and self.written < self.bytes:
+            part = f" ({human_bytes(self.written)} written)"
         return (
-            f"checkpoint {self.id}: {human_bytes(self.bytes)} in {human_seconds(self.seconds)}, "
-            f"ranks paused {human_seconds(self.pause)}"
+            f"checkpoint {self.id}: {human_bytes(self.bytes)}{part} in "
+            f"{human_seconds(self.seconds)}, ranks paused {human_seconds(self.pause)}"
         )
 
     def __repr__(self) -> str:

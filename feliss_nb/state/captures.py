@@ -176,7 +176,7 @@ def draft(
     how : Method
         Whether it forks is the caller's business.
     known : Index, optional
-        Of the last committed snapshot; only an incremental capture looks at it.
+        Of the last committed snapshot, for a method that needs a base.
 
     Raises
     ------
@@ -184,12 +184,12 @@ def draft(
         Something in it has no meaning outside this process; the error says where it stands.
     """
     live = look(obj, label, rename)
-    known = known if how.incremental else None
-    if known is not None or how.compression:
-        most = 1.0 if how.compression else WORTH
-        found = compare(live, known, room, most)
+    named = known if how.incremental else None
+    if named is not None or how.compression:
+        found = compare(live, named, room, 1.0 if how.compression else WORTH)
         if found is not None:
             difference, sealed, index = found
+            index.links = known.links + 1 if known is not None else 0
             return Draft(sealed, difference, index if how.needs_base else None, how.compression)
     kept, marks = keep(live, room)
     return Draft(kept, None, index_of(kept, marks) if how.needs_base else None, "")

@@ -161,8 +161,7 @@ def compare(
     marks = [b"".join(plan.marks) for plan in plans]
     sealed = signed(live, marks[1:])
     sizes = [len(view) for view in views]
-    links = known.links + 1 if known is not None else 0
-    index = Index(sealed.digest, stream_ends, sizes, marks, links)
+    index = Index(sealed.digest, stream_ends, sizes, marks)
     header = frames(sealed)[0]
     base = known.digest if known is not None else b""
     return Difference(base, header, sizes, [plan.runs for plan in plans], payload), sealed, index
