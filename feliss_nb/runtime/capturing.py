@@ -10,7 +10,6 @@ capture of this rank.
 
 from __future__ import annotations
 
-import pickle
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from feliss_nb.runtime.failure import describe
 from feliss_nb.runtime.here import StopContinuation
 from feliss_nb.runtime.shard import split
 from feliss_nb.state.captures import FULL, Chain, Method, Taken, draft, method
-from feliss_nb.state.codec import total
 from feliss_nb.state.comparing import Index
 from feliss_nb.state.differences import apply
 from feliss_nb.state.explain import Rename
@@ -155,11 +153,11 @@ class Capturing:
         with engine.lock:
             if not engine.may_fork(self._runner):
                 return False
-            engine.peers.hold()  # until the child has ended
+            engine.hold_memory()  # until the child has ended
             try:
-                task.child = fork(lambda: _packed(work()))
+                task.child = fork(lambda: work().parts())
             except OSError:  # no room for another process, no descriptor
-                engine.peers.release()
+                engine.release_memory()
                 return False
             self._task = task
         return True
@@ -169,9 +167,8 @@ class Capturing:
         try:
             parts = task.child.result(PATIENCE)
         finally:
-            self._engine.peers.release()
-        taken: Taken = pickle.loads(parts[0])
-        taken.frames = [bytes(parts[1]), *parts[2:]]
+            self._engine.release_memory()
+        taken = Taken.of_parts(parts)
         if not taken.is_difference:  # it is kept and sent: where peers can read it
             large = self._engine.fresh(taken.frames[1:], shared=True)
             taken.frames = [taken.frames[0], *large]
@@ -194,7 +191,6 @@ class Capturing:
 
     def _deliver(self, task: _Task, taken: Taken) -> None:
         base = task.base if taken.needs_base else 0
-        written = total(taken.frames)
         difference = taken.frames if taken.is_difference else []
         whole = taken.frames
         if taken.is_difference:
@@ -202,7 +198,14 @@ class Capturing:
             whole = apply(old, taken.frames, self._engine.room)
         reaches = taken.reaches | task.reaches
         captured = Captured(
-            whole, difference, base, taken.nbytes, written, task.pause, task.variables, reaches
+            whole,
+            difference,
+            base,
+            taken.nbytes,
+            taken.written,
+            task.pause,
+            task.variables,
+            reaches,
         )
         with self._engine.lock:
             if task.is_dropped:
@@ -238,9 +241,3 @@ class Capturing:
             task.is_dropped = True
             if task.child is not None:
                 task.child.kill()
-
-
-def _packed(taken: Taken) -> list[Any]:
-    """Return a capture as buffers, for the child to write."""
-    frames, taken.frames = taken.frames, []
-    return [pickle.dumps(taken, 5), *frames]

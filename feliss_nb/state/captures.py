@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from feliss_nb.errors import UsageError
@@ -134,6 +135,16 @@ class Taken:
     def written(self) -> int:
         """Bytes of the frames."""
         return total(self.frames)
+
+    def parts(self) -> list[Any]:
+        """It as buffers, for a child to write."""
+        return [pickle.dumps(replace(self, frames=[]), 5), *self.frames]
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Any]) -> Taken:
+        """What a child has written."""
+        bare: Taken = pickle.loads(parts[0])
+        return replace(bare, frames=[bytes(parts[1]), *parts[2:]])
 
 
 @dataclass(slots=True)

@@ -91,14 +91,14 @@ class Child:
                 raise ChildLost(f"it was ended by signal {signal.Signals(-code).name}")
             if code not in (_DONE, _REFUSED, _FAILED):
                 raise ChildLost(f"it ended with status {code}")
-            parts = _read(self._fd)
+            if code == _DONE:
+                return _read(self._fd)
+            text = bytes(_read(self._fd)[0])  # an error that lives long holds no descriptor
         finally:
             os.close(self._fd)
         if code == _REFUSED:
-            raise UnpicklableError(*pickle.loads(parts[0]))
-        if code == _FAILED:
-            raise ChildLost(str(parts[0], "utf-8"))
-        return parts
+            raise UnpicklableError(*pickle.loads(text))
+        raise ChildLost(text.decode())
 
     def _reap(self) -> int:
         try:
