@@ -48,6 +48,13 @@ class Index:
     marks: list[bytes]
     links: int = 0
 
+    def has(self, number: int, size: int, marks: bytes) -> bool:
+        """Whether a frame (0: the stream) is the same."""
+        return number < len(self.sizes) and (self.sizes[number], self.marks[number]) == (
+            size,
+            marks,
+        )
+
     def places(self) -> dict[bytes, tuple[int, int]]:
         """For each mark, the number of a frame with such a chunk, and where that begins."""
         found: dict[bytes, tuple[int, int]] = {}
@@ -130,19 +137,25 @@ def compare(
         The difference, the new snapshot's (its buffers still live, its digest right) and its index.
         None if more than ``most`` is new: nothing was copied then.
     """
-    places = known.places() if known is not None else {}
+    places: dict[bytes, tuple[int, int]] | None = None
     views = [memoryview(frame).cast("B") for frame in (live.data, *live.buffers)]
     stream_ends = content_ends(live.data)
     plans = []
     for number, view in enumerate(views):
         plan = _Plan()
-        start = 0
-        for end in fixed_ends(len(view)) if number else stream_ends:
-            found = mark(view[start:end])
-            plan.marks.append(found)
-            plan.add(places.get(found), start, end)
-            start = end
         plans.append(plan)
+        ends = fixed_ends(len(view)) if number else stream_ends
+        starts = [0, *ends[:-1]]
+        plan.marks = [mark(view[start:end]) for start, end in zip(starts, ends, strict=False)]
+        if not len(view):
+            continue
+        if known is not None and known.has(number, len(view), b"".join(plan.marks)):
+            plan.runs.append((COPY, number + 1, 0, len(view)))  # nothing has changed: most often
+            continue
+        if places is None:
+            places = known.places() if known is not None else {}
+        for found, start, end in zip(plan.marks, starts, ends, strict=True):
+            plan.add(places.get(found), start, end)
     new = sum(end - start for plan in plans for start, end in plan.new)
     if new > most * sum(map(len, views)):
         return None
