@@ -156,9 +156,11 @@ class Capturing:
             engine.hold_memory()  # until the child has ended
             try:
                 task.child = fork(lambda: work().parts())
-            except OSError:  # no room for another process, no descriptor
+            except BaseException as error:
                 engine.release_memory()
-                return False
+                if isinstance(error, OSError):  # no room for another process, no descriptor
+                    return False
+                raise
             self._task = task
         return True
 
