@@ -187,6 +187,23 @@ def test_a_child_that_is_stuck_costs_a_full_capture(session: feliss.Session, fla
     check(session, ring, job)
 
 
+@pytest.mark.parametrize("name", ["forked", "incremental+forked"])
+def test_a_gang_that_keeps_what_it_received(session: feliss.Session, flags: Any, name: str) -> None:
+    """It lies in memory that a fork does not copy."""
+    last = 300
+    wanted = session.spmd(work.start_relax, last, flags.path("plain")).partitions()
+    session.capture = name
+    out = session.spmd(work.start_relax, last, flags.path("step"))
+    flags.wait("step20")
+    for _ in range(3):
+        session.checkpoint(PATIENCE)
+    session.kill(1, wait=True)
+    session.checkpoint(PATIENCE)
+    session.kill(0, wait=True)
+    assert out.partitions() == wanted
+    assert not session.events.of_kind("trouble")
+
+
 @pytest.mark.parametrize("name", ["full", "forked", "incremental+forked+zstd"])
 def test_what_cannot_be_saved_is_named(session: feliss.Session, name: str) -> None:
     session.capture = name
