@@ -109,6 +109,10 @@ class Capturing:
         self._is_spoilt = False
         base, base_frames, known = self._find_base(how)
         task = _Task(wanted.checkpoint, variables, reaches, base, base_frames)
+        with self._engine.lock:
+            if self._rank.state != "recording" or self._rank.cut != wanted.checkpoint:
+                return  # called off since it was asked for
+            self._task = task
 
         def work() -> Taken:
             return draft(content, how, known, "rank", rename).finish(base_frames)
@@ -151,7 +155,7 @@ class Capturing:
         engine = self._engine
         # With the lock no other rank here begins to run, and nothing is put into a segment.
         with engine.lock:
-            if not engine.may_fork(self._runner):
+            if task.is_dropped or not engine.may_fork(self._runner):
                 return False
             engine.hold_memory()  # until the child has ended
             try:
@@ -161,7 +165,6 @@ class Capturing:
                 if isinstance(error, OSError):  # no room for another process, no descriptor
                     return False
                 raise
-            self._task = task
         return True
 
     def _from_child(self, task: _Task) -> Taken:
@@ -179,7 +182,6 @@ class Capturing:
     # ------------------------------------------------------------ what is left
 
     def _go_on(self, task: _Task, finish: Callable[[], Taken] | None) -> None:
-        self._task = task
         name = f"feliss-capture-{self._rank.rank}"
         threading.Thread(target=self._finish, args=(task, finish), name=name, daemon=True).start()
 
