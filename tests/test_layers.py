@@ -37,6 +37,8 @@ THREADS = frozenset("Thread Timer start_new_thread".split())
 EXEMPT: dict[tuple[str, str], str] = {
     ("store/tiered.py", "threading"): "its copier; runtime may give it a thread of its own",
     ("store/slow.py", "time"): "it waits, which is what it is for",
+    ("state/forked.py", "select"): "it waits for a child until a deadline",
+    ("state/forked.py", "signal"): "it kills a child that is late",
 }
 
 

@@ -33,6 +33,7 @@ class Checkpoints:
 
     def __init__(self, fleet: Fleet, ledger: Ledger, copies: int) -> None:
         self.fleet, self.ledger, self.copies = fleet, ledger, copies
+        self.capture = "full"  # how the next checkpoint is taken: the runtime's name for it
         self.committed = Committed()
         self.pending: Pending | None = None
         self.cut = 0  # the number of the last checkpoint begun
@@ -94,7 +95,7 @@ class Checkpoints:
         )
         self.wanted = []
         data = {"checkpoint": self.cut, "epoch": epoch}
-        cut = self.fleet.to_all(m.Cut(self.cut, holders))
+        cut = self.fleet.to_all(m.Cut(self.cut, holders, self.capture))
         return [m.Log("checkpoint-begun", data), *cut]
 
     def current(self, checkpoint: int) -> Pending | None:

@@ -122,13 +122,19 @@ class Pending:
         return {v for saved in self.saved.values() for v in saved.variables}
 
     def figures(self) -> dict[str, Any]:
-        """Return what it cost: bytes of the ranks' own snapshots, and the longest pause."""
+        """Return what it cost: bytes of the ranks' own snapshots, and the longest pause.
+
+        Of these bytes so many were written, and so many went to the copies' holders.
+        """
+        written = {
+            rank: saved.nbytes if saved.written is None else saved.written
+            for rank, saved in self.saved.items()
+        }
         return {
             "checkpoint": self.id,
             "bytes": sum(saved.nbytes for saved in self.saved.values()),
-            "copies": sum(
-                saved.nbytes * len(self.holders[rank]) for rank, saved in self.saved.items()
-            ),
+            "written": sum(written.values()),
+            "copies": sum(size * len(self.holders[rank]) for rank, size in written.items()),
             "pause": max(saved.pause for saved in self.saved.values()),
         }
 

@@ -72,6 +72,15 @@ class Master:
         return self.checkpoints.copies
 
     @property
+    def capture(self) -> str:
+        """How the next checkpoint is taken."""
+        return self.checkpoints.capture
+
+    @capture.setter
+    def capture(self, name: str) -> None:
+        self.checkpoints.capture = name
+
+    @property
     def committed(self) -> Committed:
         """The checkpoint that a loss goes back to."""
         return self.checkpoints.committed
@@ -250,6 +259,12 @@ class Master:
             m.Log("checkpoint-failed", data),
             *(m.Answer(token, error=message.error) for token in tokens),
         ]
+
+    def _capture_lost(self, engine: m.Engine, message: m.CaptureLost) -> Commands:
+        if self.checkpoints.current(message.checkpoint) is None:
+            return []
+        data = {"checkpoint": message.checkpoint, "rank": message.rank, "why": message.why}
+        return [*self._abort_checkpoint(), m.Log("capture-lost", data)]
 
     def _abort_checkpoint(self) -> Commands:
         """Drop the checkpoint under way; those who asked for it get the next one."""
@@ -460,6 +475,7 @@ _MESSAGES: dict[type, Any] = {
     m.Saved: Master._saved,
     m.Stored: Master._stored,
     m.CaptureFailed: Master._capture_failed,
+    m.CaptureLost: Master._capture_lost,
 }
 
 _FROM_RANKS: dict[type, Any] = {  # they count in the epoch that they were sent in only

@@ -83,10 +83,14 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Cut each rank as soon as its running continuation ends; `holders` get the copies."""
+    """Cut each rank as soon as its running continuation ends; `holders` get the copies.
+
+    `capture` names the way in which the runtime writes the snapshots.
+    """
 
     checkpoint: int
     holders: Mapping[int, tuple[Engine, ...]]
+    capture: str = "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +221,7 @@ class Saved:
     pause: float
     handles: frozenset[int]
     variables: frozenset[int] = frozenset()
+    written: int | None = None  # bytes that the capture wrote, where they are not all of `nbytes`
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +240,16 @@ class CaptureFailed:
     checkpoint: int
     rank: int
     error: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureLost:
+    """A rank's capture was lost on the way, and its state has changed since: begin anew."""
+
+    epoch: int
+    checkpoint: int
+    rank: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,11 +453,12 @@ class ToEngine:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """Write the rank's pool and partitions to bytes before its next continuation runs."""
+    """Write the rank's pool and partitions to bytes, as they are before its next continuation."""
 
     rank: int
     checkpoint: int
     image: RankImage
+    capture: str = "full"
 
 
 @dataclass(frozen=True, slots=True)

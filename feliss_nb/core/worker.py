@@ -41,6 +41,7 @@ class Worker:
         self.garbage: frozenset[int] = frozenset()
         self.ranks: dict[int, Rank] = {}
         self.holders: dict[int, tuple[m.Engine, ...]] = {}
+        self.capture = "full"  # of the checkpoint under way
         self.shards: set[tuple[int, int]] = set()  # (checkpoint, rank) in this engine's store
         self.awaited: set[int] = set()  # ranks whose snapshot is on its way here
         self.deferred: list[Any] = []  # words of the master that wait for the captures
@@ -120,7 +121,7 @@ class Worker:
 
     def _cut(self, message: m.Cut) -> Commands:
         idle = [rank for rank in self.ranks.values() if rank.ask_cut(message.checkpoint)]
-        self.holders = dict(message.holders)
+        self.holders, self.capture = dict(message.holders), message.capture
         return [command for rank in idle for command in self.cut_now(rank)]
 
     def _channels(self, message: m.Channels) -> Commands:
@@ -215,7 +216,7 @@ class Worker:
         checkpoint = rank.asked
         image = rank.make_cut()
         done = m.CutDone(self.epoch, checkpoint, rank.rank, dict(rank.sent_total))
-        return [m.Capture(rank.rank, checkpoint, image), m.ToMaster(done)]
+        return [m.Capture(rank.rank, checkpoint, image, self.capture), m.ToMaster(done)]
 
     def captured(self, rank: Rank, checkpoint: int) -> Commands:
         """The capture of `checkpoint` is taken."""
@@ -230,6 +231,12 @@ class Worker:
             return []
         failed = m.CaptureFailed(self.epoch, checkpoint, rank.rank, error)
         return [m.ToMaster(failed)]
+
+    def capture_lost(self, rank: Rank, checkpoint: int, why: str) -> Commands:
+        """What was captured did not arrive, and the rank has gone on."""
+        if rank.state != "recording" or rank.cut != checkpoint:
+            return []
+        return [m.ToMaster(m.CaptureLost(self.epoch, checkpoint, rank.rank, why))]
 
     def try_seal(self, rank: Rank) -> Commands:
         """End the recording if nothing more can arrive."""

@@ -1,7 +1,7 @@
 """What checkpoints cost, next to dumps of the whole memory: bytes, time, pause, restore.
 
-A checkpoint is one of a session: the engine makes the snapshot, its copier writes it to a store in a
-directory, synced, and the manifest is there. A dump is one of a process that holds the same state
+A checkpoint is one of a session: the engine makes the snapshot, its copier writes it to a store in
+a directory, synced, and the manifest is there. A dump is one of a process that holds the same state
 and nothing else of a session, in the same directory and as safe. (An engine that stands still for
 as long as a dump takes would be taken for lost.)
 """
@@ -140,9 +140,7 @@ def _checkpoints(
                 taken = session.checkpoint(PATIENCE, durable=True)
                 stored = session.status().store
                 if count and stored is not None:
-                    yield Cost(
-                        state, size, name, False, taken.seconds, taken.pause, stored.bytes
-                    )
+                    yield Cost(state, size, name, False, taken.seconds, taken.pause, stored.bytes)
 
 
 def _dumps(
@@ -166,9 +164,7 @@ def _dumps(
 def _holder(state: str, size: float) -> Iterator[int]:
     """Give the process that holds a state, once it does."""
     command = [sys.executable, "-m", "feliss_nb.lab.holder", state, str(size)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
     try:

@@ -1,7 +1,7 @@
 """A process that holds a state and does nothing, to be dumped.
 
-``python -m feliss_nb.lab.holder KIND MEGABYTES`` makes the state, prints ``ready``, and ends with its
-standard input.
+``python -m feliss_nb.lab.holder KIND MEGABYTES`` makes the state, prints ``ready``, and ends with
+its standard input.
 """
 
 from __future__ import annotations

@@ -34,8 +34,7 @@ def strings(entries: int) -> dict[str, int]:
 def instances(entries: int) -> list[Body]:
     """Instances of a dataclass, with attributes of several types."""
     return [
-        Body(f"body {i}", i / 3, (i / 7, i / 11, i / 13), [i, i + 1, i + 2])
-        for i in range(entries)
+        Body(f"body {i}", i / 3, (i / 7, i / 11, i / 13), [i, i + 1, i + 2]) for i in range(entries)
     ]
 
 
@@ -74,7 +73,7 @@ _left: list[Any] = []
 
 
 def _leave_behind(entries: int) -> None:
-    """Use memory as a program does: large temporaries, and pieces that keep pages from being freed."""
+    """Use memory as programs do: large temporaries, and pieces that keep pages from being freed."""
     pieces: list[Any] = [bytearray(2000) for _ in range(entries // 50)]
     _left[:] = pieces[::16]
     del pieces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +16,12 @@ from feliss_nb.runtime import (
     Every,
     OwnCluster,
     Place,
+    Settings,
     Store,
     Table,
     Variable,
     check_client,
     check_kind,
-    check_seconds,
     claim_new,
     claim_origin,
     list_place,
@@ -111,6 +112,7 @@ def start(
     mtbf: float | None = None,
     store: Place | None = None,
     keep: int = 2,
+    capture: str = "full",
 ) -> Session:
     """Start engines and a session on them.
 
@@ -144,6 +146,8 @@ def start(
         knows, or a store of `feliss_nb.store`. `restore` goes on from them.
     keep : int
         How many checkpoints stay there.
+    capture : str
+        How a rank becomes a snapshot: see `Session.capture`.
 
     Raises
     ------
@@ -151,12 +155,23 @@ def start(
         If a number makes no sense, MPI is asked for and not installed, the store has checkpoints,
         another session writes there, or others could.
     """
-    _check(workers, spares, copies, seed, timeout, name, keep)
-    Session.check_interval(checkpoint_every, mtbf)
+    settings = Settings(
+        workers,
+        spares,
+        name,
+        copies,
+        replace,
+        seed,
+        checkpoint_every,
+        mtbf,
+        timeout,
+        keep,
+        capture,
+    )
+    _check(settings)
     kind = check_kind(engines)
-    given = copies, replace, seed, checkpoint_every, timeout, mtbf
     with _claimed(store) as claimed:
-        return Session(OwnCluster(kind), workers, spares, name, *given, claimed, keep)
+        return Session(OwnCluster(kind), settings, claimed)
 
 
 def restore(
@@ -172,6 +187,7 @@ def restore(
     engines: str | None = None,
     mtbf: float | None = None,
     keep: int = 2,
+    capture: str = "full",
 ) -> Session:
     """Go on from the newest whole checkpoint that another session has kept on a store.
 
@@ -194,7 +210,7 @@ def restore(
         What to call the session. Default: as before.
     copies, replace, timeout, engines
         See `start`.
-    checkpoint_every, mtbf, keep
+    checkpoint_every, mtbf, keep, capture
         See `start`.
 
     Raises
@@ -205,18 +221,29 @@ def restore(
     CorruptSnapshot
         If every checkpoint is damaged; of one that is, a warning says which shard.
     """
-    number = 1 if workers is None else workers
-    _check(number, spares, copies, 0, timeout, name, keep)
-    Session.check_interval(checkpoint_every, mtbf)
+    settings = Settings(
+        1 if workers is None else workers,
+        spares,
+        name,
+        copies,
+        replace,
+        0,
+        checkpoint_every,
+        mtbf,
+        timeout,
+        keep,
+        capture,
+    )
+    _check(settings)
     kind = check_kind(engines)
     origin = claim_origin(store, checkpoint)
     try:
         old = origin.record.session
         if name is None and all(session.name != old for session in _sessions()):
-            name = old
-        workers = origin.size if workers is None else workers
-        given = copies, replace, 0, checkpoint_every, timeout, mtbf, origin.store, keep, origin
-        return Session(OwnCluster(kind), workers, spares, name, *given)
+            settings = dataclasses.replace(settings, name=old)
+        if workers is None:
+            settings = dataclasses.replace(settings, workers=origin.size)
+        return Session(OwnCluster(kind), settings, origin.store, origin)
     except BaseException:
         origin.store.release()
         raise
@@ -253,6 +280,7 @@ def attach(
     mtbf: float | None = None,
     store: Place | None = None,
     keep: int = 2,
+    capture: str = "full",
 ) -> Session:
     """Start a session on engines that run already, on this machine.
 
@@ -276,8 +304,20 @@ def attach(
         If nothing answers there, or the engines do not fit: another Python, without this package,
         or on another machine.
     """
-    _check(1 if workers is None else workers, spares, copies, seed, timeout, name, keep)
-    Session.check_interval(checkpoint_every, mtbf)
+    settings = Settings(
+        1 if workers is None else workers,
+        spares,
+        name,
+        copies,
+        False,
+        seed,
+        checkpoint_every,
+        mtbf,
+        timeout,
+        keep,
+        capture,
+    )
+    _check(settings)
     with _claimed(store) as claimed:
         cluster = check_client(client, profile, cluster_id)
         if workers is None:
@@ -287,30 +327,14 @@ def attach(
                 raise UsageError(
                     f"the cluster has {len(cluster.ids())} engines: too few for a worker"
                 )
-        given = copies, False, seed, checkpoint_every, timeout, mtbf
-        return Session(cluster, workers, spares, name, *given, claimed, keep)
+            settings = dataclasses.replace(settings, workers=workers)
+        return Session(cluster, settings, claimed)
 
 
-def _check(
-    workers: int, spares: int, copies: int, seed: int, timeout: float, name: str | None, keep: int
-) -> None:
-    for what, number, least in (
-        ("workers", workers, 1),
-        ("spares", spares, 0),
-        ("copies", copies, 0),
-        ("seed", seed, 0),
-        ("keep", keep, 1),
-    ):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise UsageError(f"{what}= takes a whole number of at least {least}, not {number!r}")
-    if timeout is None:
-        raise UsageError("timeout= takes a number of seconds above 0, not None")
-    check_seconds("timeout=", timeout, above=True)
-    if name is not None:
-        if not isinstance(name, str) or not name:
-            raise UsageError(f"name= takes a text, not {name!r}")
-        if any(session.name == name for session in _sessions()):
-            raise UsageError(f"a session named {name!r} is up: stop it, or use another name")
+def _check(settings: Settings) -> None:
+    settings.check()
+    if any(session.name == settings.name for session in _sessions()):
+        raise UsageError(f"a session named {settings.name!r} is up: stop it, or use another name")
 
 
 def _sessions() -> list[BaseSession]:

@@ -28,6 +28,7 @@ _STORED = (
         Kind.INTERVAL,
     ),
     Argument("mtbf", "SECONDS", "for auto: the mean time between losses", Kind.NUMBER),
+    Argument("capture", "NAME", "how a rank becomes a snapshot: full, forked, ...", Kind.WORD),
     Argument("keep", "N", "how many checkpoints stay on the store", Kind.WHOLE),
 )
 _NEW = (

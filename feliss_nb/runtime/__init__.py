@@ -12,6 +12,7 @@ from feliss_nb.runtime.mpiexec import check_kind
 from feliss_nb.runtime.pacing import Every
 from feliss_nb.runtime.restoring import Place, claim_new, claim_origin, list_place
 from feliss_nb.runtime.session import BaseSession, live_sessions
+from feliss_nb.runtime.settings import Settings
 from feliss_nb.runtime.status import Checkpoint, Status
 from feliss_nb.runtime.table import Table
 from feliss_nb.runtime.variable import Variable
@@ -29,6 +30,7 @@ __all__ = [
     "Job",
     "OwnCluster",
     "Place",
+    "Settings",
     "Status",
     "Store",
     "Table",

@@ -23,18 +23,21 @@ import zmq
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.core.worker import Worker
-from feliss_nb.errors import InternalError
+from feliss_nb.errors import CorruptSnapshot, InternalError
 from feliss_nb.runtime import wire
 from feliss_nb.runtime.blobs import large_buffers
+from feliss_nb.runtime.capturing import Captured
 from feliss_nb.runtime.copier import Copier
+from feliss_nb.runtime.forking import process_stands_fork
 from feliss_nb.runtime.mpi_link import MpiLink, MpiWorld, find_place
 from feliss_nb.runtime.output import Printer
 from feliss_nb.runtime.owner import end_engine_with, follow, start_time
 from feliss_nb.runtime.peers import Peers
 from feliss_nb.runtime.runner import Runner
-from feliss_nb.runtime.shard import join, reached_by
+from feliss_nb.runtime.shard import join, reached_by, split
+from feliss_nb.state.differences import apply
 from feliss_nb.state.functions import refresh_modules
-from feliss_nb.state.snapshot import Snapshot, capture
+from feliss_nb.state.snapshot import capture, frames
 from feliss_nb.store.memory import MemoryStore
 
 TICK = 0.1  # seconds between looks at printed lines, progress and late reports
@@ -42,9 +45,6 @@ TICK = 0.1  # seconds between looks at printed lines, progress and late reports
 IMPORT_PATIENCE = 30.0  # seconds that an import may take to end before it is interrupted
 
 BLOB_TIMEOUT = 60.0  # seconds; the master has sent it before anybody could name it
-
-# A rank's snapshot, its pause, the variables that have a partition in it, those that it reaches.
-Captured = tuple[Snapshot, float, frozenset[int], frozenset[int]]
 
 _workers: dict[str, EngineWorker] = {}
 
@@ -277,6 +277,8 @@ class EngineWorker:
                 head, buffers = message
                 if head[0] == "shard":  # kept for long, and sent again: in memory of our own
                     buffers = self._peers.segments.fresh(buffers, shared=True)
+                elif head[0] == "difference":
+                    buffers = self._whole(head, buffers)
                 with self.lock:
                     self._from_peer(head, buffers)
         except zmq.ContextTerminated:
@@ -286,6 +288,17 @@ class EngineWorker:
             raise
         finally:
             inbox.close(0)
+
+    def _whole(self, head: tuple[Any, ...], frames: list[Any]) -> list[Any]:
+        """Return the shard that a difference makes of the one that is here; empty if none is."""
+        _, _, rank, base, _ = head
+        main, channel = split(frames)
+        try:
+            old = split(self.store.get((base, rank)))[0] if base else ()
+            whole = apply(old, main, self.room)
+        except (KeyError, CorruptSnapshot):
+            return []
+        return join(whole, self.fresh(channel, shared=True))
 
     def _from_peer(self, head: tuple[Any, ...], buffers: list[Any]) -> None:
         kind = head[0]
@@ -303,6 +316,13 @@ class EngineWorker:
             _, checkpoint, rank = head
             self.store.put((checkpoint, rank), buffers)
             self.execute(self.worker.stored(checkpoint, rank))
+        elif kind == "difference":
+            _, checkpoint, rank, _, source = head
+            if buffers:
+                self.store.put((checkpoint, rank), buffers)
+                self.execute(self.worker.stored(checkpoint, rank))
+            else:  # it is a new holder: then the whole shard
+                self._peers.send(source, ("want", checkpoint, rank, self.engine))
         elif kind == "want":
             self.execute(self.worker.want(m.Want(*head[1:])))
         else:
@@ -331,20 +351,27 @@ class EngineWorker:
 
     def _seal(self, command: m.Seal) -> None:
         rank, checkpoint = command.rank, command.checkpoint
-        snapshot, pause, variables, reaches = self.captures.pop((rank, checkpoint))
+        captured = self.captures.pop((rank, checkpoint))
         channel = capture(command.channel, label="messages under way")
-        shard = join(snapshot, channel)
+        channel_frames = frames(channel)
+        shard = join(captured.frames, channel_frames)
         self.store.put((checkpoint, rank), shard)
+        head: tuple[Any, ...] = "shard", checkpoint, rank
+        sent = shard
+        if captured.difference:
+            head = "difference", checkpoint, rank, captured.base, self.engine
+            sent = join(captured.difference, channel_frames)
         for holder in command.holders:
-            self._peers.send(holder, ("shard", checkpoint, rank), shard)
+            self._peers.send(holder, head, sent)
         saved = m.Saved(
             self.worker.epoch,
             checkpoint,
             rank,
-            snapshot.nbytes + channel.nbytes,
-            pause,
-            reaches | reached_by(continuation for _, continuation in command.channel),
-            variables,
+            captured.nbytes + channel.nbytes,
+            captured.pause,
+            captured.reaches | reached_by(continuation for _, continuation in command.channel),
+            captured.variables,
+            captured.written + channel.nbytes,
         )
         self.execute(self.worker.kept(saved))
 
@@ -353,6 +380,7 @@ class EngineWorker:
         runner = self.runners.get(command.rank)
         if runner is not None:
             runner.to_capture = None
+            runner.capturing.discard()
 
     def _load(self, command: m.Load) -> None:
         key = command.checkpoint, command.rank
@@ -362,6 +390,7 @@ class EngineWorker:
     def _retire(self, command: m.Retire) -> None:
         runner = self.runners.pop(command.rank, None)
         if runner is not None:
+            runner.capturing.discard()
             runner.bell.ring()
             self._stop_user_code(runner, None)
 
@@ -393,6 +422,25 @@ class EngineWorker:
     def _send_shard(self, command: m.SendShard) -> None:
         shard = self.store.get((command.checkpoint, command.rank))
         self._peers.send(command.engine, ("shard", command.checkpoint, command.rank), shard)
+
+    def may_fork(self, asking: Runner) -> bool:
+        """Tell whether the engine stands a fork by a rank's thread now: see `forking`. Lock it."""
+        others = [runner for runner in self.runners.values() if runner is not asking]
+        return (
+            self._place is None
+            and not self._to_stop
+            and not any(runner.in_user_code for runner in others)
+            and not self._peers.has_writable()
+            and process_stands_fork()
+        )
+
+    def hold_memory(self) -> None:
+        """Leave in shared memory what lies there, though nobody refers to it any more."""
+        self._peers.hold()
+
+    def release_memory(self) -> None:
+        """End a `hold_memory`."""
+        self._peers.release()
 
     # ------------------------------------------------------------ functions and messages
 

@@ -40,6 +40,7 @@ class _Mapping:
             os.close(fd)
         self.words = memoryview(self.memory)[WORDS:HEADER].cast("Q")
         self.slot = slot
+        self.shared = False  # whether nobody may write to what lies here now
         self.given_back = 0
         self.taken = 0
         self.touched = 0
@@ -124,12 +125,30 @@ class Mappings:
             mapping = _Mapping(path, capacity, owner.token, owner.slot)
             owner.mappings[number] = mapping
         mapping.taken += 1
+        mapping.shared = shared
         lease = Lease(self._returns, mapping)
         view = Block.make(mapping.memory, size, lease, mapping, shared).data
         if size > mapping.touched:
             advise(mapping.memory, POPULATE_READ, mapping.touched, size)
             mapping.touched = size
         return view.toreadonly() if shared else view
+
+    def has_writable(self) -> bool:
+        """Tell whether somebody here may write to what lies in another engine's segment."""
+        with self._lock:
+            return any(
+                mapping.taken != mapping.given_back and not mapping.shared
+                for owner in self._owners.values()
+                for mapping in owner.mappings.values()
+            )
+
+    def hold(self) -> None:
+        """Give nothing back until `release`."""
+        self._returns.hold()
+
+    def release(self) -> None:
+        """End a `hold`."""
+        self._returns.release()
 
     def tidy(self) -> None:
         """Forget the segments that their owners gave up. Call it at times."""

@@ -92,5 +92,11 @@ def _checkpoint(session: BaseSession) -> Checkpoint | None:
     seconds = last.at - begun[-1].at if begun else 0.0
     data = last.data
     return Checkpoint(
-        data["checkpoint"], data["epoch"], data["bytes"], seconds, data["pause"], last.at
+        data["checkpoint"],
+        data["epoch"],
+        data["bytes"],
+        seconds,
+        data["pause"],
+        last.at,
+        data["written"],
     )

@@ -123,6 +123,20 @@ class Peers:
         """Tell whether these engines have found that they can map our segments."""
         return engines <= self._sharing
 
+    def has_writable(self) -> bool:
+        """Tell whether an array here may lie in memory that engines share, and be written to."""
+        return self.segments.has_writable() or self._mappings.has_writable()
+
+    def hold(self) -> None:
+        """Leave what lies in shared memory there until `release`, though nobody refers to it."""
+        self.segments.hold()
+        self._mappings.hold()
+
+    def release(self) -> None:
+        """End a `hold`."""
+        self.segments.release()
+        self._mappings.release()
+
     def tidy(self) -> None:
         """Give back memory that is not used. Call it at times."""
         self.segments.tidy()

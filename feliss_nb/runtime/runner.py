@@ -19,6 +19,7 @@ from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.errors import DependencyError, UsageError
 from feliss_nb.runtime.bell import Bell
+from feliss_nb.runtime.capturing import Capturing
 from feliss_nb.runtime.failure import Failure, describe, name_of
 from feliss_nb.runtime.here import Call, Here, StopContinuation, enter
 from feliss_nb.runtime.mailbox import Mailbox
@@ -87,6 +88,7 @@ class Runner:
         self.asked_to_stop = False
         self._ask_again = 0.0  # when
         self.mailbox = Mailbox(self)
+        self.capturing = Capturing(self)
         self.last_report = 0.0
         self._reported: set[int] = set()  # jobs that were reported once
         self._load = load
@@ -344,9 +346,9 @@ class Runner:
             digests = digests | {known[0]}
             needs = needs | self.engine.captured_handles(known[0])
         reaches = needs | packed.targets
-        parcel = Parcel(
-            root, packed.data, tuple(self.engine.fresh(packed.buffers)), tuple(digests), reaches
-        )
+        # Nobody writes to them: who takes the continuation up copies them.
+        buffers = tuple(self.engine.fresh(packed.buffers, shared=True))
+        parcel = Parcel(root, packed.data, buffers, tuple(digests), reaches)
         self.engine.post(self.rank, identity, job, rank, tuple(needs), parcel)
 
     def set_partition(self, variable: int, value: Any) -> None:
@@ -383,7 +385,6 @@ class Runner:
 
     def _capture(self, wanted: m.Capture) -> None:
         """Write the pool as it was at the cut, and everything else as it still is."""
-        begun = perf_counter()
         image, works = without_work(wanted.image)
         state = self.state
         with self.engine.lock:  # the control thread drops what is over meanwhile
@@ -395,25 +396,8 @@ class Runner:
                 "namespaces": dict(state.namespaces),
                 "parked": dict(state.parked),
             }
-        try:
-            snapshot = capture(
-                content, label="rank", rename=self._rename(wanted.image), room=self.engine.room
-            )
-        except StopContinuation:
-            raise
-        except BaseException as error:  # noqa: BLE001 - the job goes on with its last checkpoint
-            failure = describe(error, self.rank.rank, "checkpoint", None)
-            with self.engine.lock:
-                commands = self.engine.worker.capture_failed(self.rank, wanted.checkpoint, failure)
-                self.engine.execute(commands)
-            return
-        pause = perf_counter() - begun
-        variables = frozenset(partitions)
-        reaches = snapshot.handles | snapshot.targets | reached_by(wanted.image.pool)
-        captured = snapshot, pause, variables, reaches
-        with self.engine.lock:
-            self.engine.captures[self.rank.rank, wanted.checkpoint] = captured
-            self.engine.execute(self.engine.worker.captured(self.rank, wanted.checkpoint))
+        variables, reaches = frozenset(partitions), reached_by(wanted.image.pool)
+        self.capturing.take(wanted, content, self._rename(wanted.image), variables, reaches)
 
     def _rename(self, image: m.RankImage) -> Callable[[tuple[Any, ...]], str | None]:
         def rename(keys: tuple[Any, ...]) -> str | None:

@@ -48,6 +48,7 @@ class _Segment:
             raise
         self.memory[:TOKEN] = token
         self.words = memoryview(self.memory)[WORDS:HEADER].cast("Q")
+        self.shared = False  # whether nobody may write to what lies here now
         self.taken = 0  # leases of the owner's own, and those that ended: a lock guards each
         self.given_back = 0
         self.granted: dict[int, int] = {}
@@ -127,6 +128,7 @@ class Segments:
                 return None
             # Counted with the lock held: the segment is taken from now on.
             segment.taken += 1
+            segment.shared = shared
             new = segment.touched
             segment.touched = max(new, size)
         block = Block.make(segment.memory, size, Lease(self._returns, segment), segment, shared)
@@ -164,6 +166,19 @@ class Segments:
                 break
             self._give_up(segment)
         return fits()
+
+    def has_writable(self) -> bool:
+        """Tell whether somebody here may write to what lies in a segment."""
+        with self._lock:
+            return any(s.taken != s.given_back and not s.shared for s in self._all())
+
+    def hold(self) -> None:
+        """Use no segment again until `release`."""
+        self._returns.hold()
+
+    def release(self) -> None:
+        """End a `hold`."""
+        self._returns.release()
 
     # ------------------------------------------------------------ the messages
 

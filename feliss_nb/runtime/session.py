@@ -33,9 +33,11 @@ from feliss_nb.runtime.owner import start_time
 from feliss_nb.runtime.pacing import Every, check_every
 from feliss_nb.runtime.packing import Start, pack_starts
 from feliss_nb.runtime.restoring import Origin, explain_loss, stand_up
+from feliss_nb.runtime.settings import Settings
 from feliss_nb.runtime.status import Checkpoint, JobStatus, Status
 from feliss_nb.runtime.variable import Variable, give
 from feliss_nb.runtime.waiting import check_seconds, display, wait_for
+from feliss_nb.state.captures import method
 from feliss_nb.state.snapshot import from_frames, restore
 from feliss_nb.store import Store
 
@@ -58,26 +60,10 @@ class BaseSession:
     ----------
     cluster : Engines
         Where the engines come from.
-    workers, spares : int
-        How many engines host a rank from the start, and how many wait to take one over.
-    name : str, optional
-        What to call the session.
-    copies : int
-        How many other engines keep each rank's snapshot.
-    replace : bool
-        Whether a lost engine is replaced in the background.
-    seed : int
-        The seed of every rank's random numbers.
-    checkpoint_every : float or None
-        Seconds of running work between checkpoints; None: only on request.
-    timeout : float
-        Seconds until the engines must be up.
-    mtbf : float, optional
-        For ``checkpoint_every="auto"``: the mean time between losses, in seconds.
+    settings : Settings
+        Checked.
     store : Store, optional
         Where checkpoints are kept besides memory: claimed, and this session's from now on.
-    keep : int
-        How many checkpoints the store keeps.
     origin : Origin, optional
         The checkpoint to stand up from, on that store; it decides how many ranks there are.
     """
@@ -85,23 +71,15 @@ class BaseSession:
     def __init__(
         self,
         cluster: Engines,
-        workers: int,
-        spares: int,
-        name: str | None,
-        copies: int,
-        replace: bool,
-        seed: int,
-        checkpoint_every: Every,
-        timeout: float,
-        mtbf: float | None = None,
+        settings: Settings,
         store: Store | None = None,
-        keep: int = 2,
         origin: Origin | None = None,
     ) -> None:
-        self.name = name or f"session-{next(_numbers)}"
-        self.size = workers if origin is None else origin.size
-        self.seed = seed if origin is None else origin.record.seed
-        self.copies = copies
+        self.name = settings.name or f"session-{next(_numbers)}"
+        self.size = settings.workers if origin is None else origin.size
+        self.seed = settings.seed if origin is None else origin.record.seed
+        self.copies = settings.copies
+        self._capture = settings.capture
         self.events = EventLog()
         self._cluster = cluster
         self._process = os.getpid()
@@ -112,9 +90,10 @@ class BaseSession:
         self._handles: weakref.WeakValueDictionary[int, Variable] = weakref.WeakValueDictionary()
         self._names: dict[str, Variable] = {}
         self._jobs: weakref.WeakValueDictionary[int, Job] = weakref.WeakValueDictionary()
-        master = Master(copies, replace and cluster.own)
+        master = Master(settings.copies, settings.replace and cluster.own)
+        master.capture = settings.capture
         try:
-            keeper = None if store is None else Keeper(store, keep, self.name, self.seed)
+            keeper = None if store is None else Keeper(store, settings.keep, self.name, self.seed)
             self._driver = Driver(cluster, master, self.events, self._install_code)
         except BaseException:  # Ctrl-C
             cluster.stop()
@@ -126,8 +105,8 @@ class BaseSession:
         self._driver.on_trouble = self._trouble
         self._driver.explain_deadlock = self.explain_deadlock
         try:
-            self._start(workers, spares, timeout, origin)
-            self.checkpoint_every(checkpoint_every, mtbf)
+            self._start(settings.workers, settings.spares, settings.timeout, origin)
+            self.checkpoint_every(settings.checkpoint_every, settings.mtbf)
         except BaseException:
             self.stop()
             raise
@@ -539,7 +518,7 @@ class BaseSession:
             left = None if timeout is None else max(timeout - (time.perf_counter() - begun), 0.0)
             self._result(there, f"the copy of checkpoint {number} to the store", left)
         seconds = time.perf_counter() - begun
-        figures = data["bytes"], seconds, data["pause"], time.time(), durable
+        figures = data["bytes"], seconds, data["pause"], time.time(), data["written"], durable
         return Checkpoint(number, self.epoch, *figures, self.anatomy)
 
     def anatomy(self, checkpoint: int | None = None) -> Anatomy:
@@ -573,14 +552,30 @@ class BaseSession:
         mtbf : float, optional
             For "auto": the mean time between losses, in seconds. Default: what was seen so far.
         """
-        self.check_interval(seconds, mtbf)
+        check_every(seconds, mtbf)
         self._check_open()
         self._driver.run_soon(lambda: self._driver.pace.set(seconds, mtbf))
 
-    @staticmethod
-    def check_interval(seconds: Every, mtbf: float | None = None) -> None:
-        """Raise UsageError unless checkpoints can be taken like that."""
-        check_every(seconds, mtbf)
+    @property
+    def capture(self) -> str:
+        """How a rank becomes a snapshot; set it to another from the next checkpoint on.
+
+        "full" copies everything while the rank waits. "forked" lets a child process write, and the
+        rank goes on at once. "incremental" writes what has changed since the last committed
+        checkpoint, and "incremental+forked" lets a child do so. With "+zstd" behind one of them
+        what is written is compressed, with "+xor" as the difference from what was there before.
+        """
+        return self._capture
+
+    @capture.setter
+    def capture(self, name: str) -> None:
+        self._check_open()
+        self._capture = chosen = method(name).name
+
+        def change() -> None:
+            self._driver.master.capture = chosen
+
+        self._driver.run_soon(change)
 
     def kill(self, rank: int | None = None, wait: bool = False, engine: int | None = None) -> None:
         """Kill the engine that hosts a rank: a real SIGKILL.

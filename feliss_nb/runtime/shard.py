@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from feliss_nb.core import messages as m
 from feliss_nb.runtime.wire import Parcel
-from feliss_nb.state.snapshot import Snapshot, frames
 
 
 def reached_by(continuations: Iterable[m.Continuation]) -> frozenset[int]:
@@ -36,10 +35,12 @@ def without_work(image: m.RankImage) -> tuple[m.RankImage, list[Any]]:
     return bare, works
 
 
-def join(main: Snapshot, channel: Snapshot) -> list[Any]:
-    """Return the frames of a shard: how many belong to the main part, and both parts."""
-    first, second = frames(main), frames(channel)
-    return [b"%d" % len(first), *first, *second]
+def join(main: Sequence[Any], channel: Sequence[Any]) -> list[Any]:
+    """Return the frames of a shard: how many belong to the main part, and both parts.
+
+    The main part is a snapshot, on the way to other engines also the difference that makes it.
+    """
+    return [b"%d" % len(main), *main, *channel]
 
 
 def split(shard: list[Any]) -> tuple[list[Any], list[Any]]:

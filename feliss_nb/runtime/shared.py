@@ -109,16 +109,31 @@ class Returns:
         self._take_back = take_back
         self._items: deque[Any] = deque()
         self._lock = threading.Lock()
+        self._holds = 0
 
     def add(self, item: Any) -> None:
         """Take a lease back, now or as soon as the lock's holder comes to it."""
         self._items.append(item)
-        while self._items and self._lock.acquire(blocking=False):
+        self._work()
+
+    def _work(self) -> None:
+        while self._items and not self._holds and self._lock.acquire(blocking=False):
             try:
-                while self._items:
+                while self._items and not self._holds:
                     self._take_back(self._items.popleft())
             finally:
                 self._lock.release()
+
+    def hold(self) -> None:
+        """Take nothing back until `release`: a forked child reads what this process still maps."""
+        with self._lock:
+            self._holds += 1
+
+    def release(self) -> None:
+        """End a `hold`."""
+        with self._lock:
+            self._holds -= 1
+        self._work()
 
 
 class Lease:

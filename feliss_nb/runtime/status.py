@@ -137,6 +137,9 @@ class Checkpoint:
         The longest time, in seconds, that a rank did not run for it.
     at : float
         When it was committed.
+    written : int or None
+        Bytes that the captures wrote, if these are not the snapshots whole (None): less with an
+        incremental or compressed capture.
     stored : bool
         Whether the session's store has it as well; `seconds` is until then.
     """
@@ -147,6 +150,7 @@ class Checkpoint:
     seconds: float
     pause: float
     at: float
+    written: int | None = None
     stored: bool = False
     _anatomy: Callable[[int], Anatomy] | None = field(default=None, repr=False, compare=False)
 
@@ -163,13 +167,17 @@ class Checkpoint:
         return self._anatomy(self.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        figures = self.id, self.epoch, self.bytes, self.seconds, self.pause, self.at, self.stored
-        return Checkpoint, figures
+        figures = self.id, self.epoch, self.bytes, self.seconds, self.pause, self.at
+        return Checkpoint, (*figures, self.written, self.stored)
 
     def __str__(self) -> str:
+        part = ""
+        if self.written is not None and self.written < self.bytes:
+            part = f" ({human_bytes(self.written)} written)"
         return (
-            f"checkpoint {self.id}: {human_bytes(self.bytes)} in {human_seconds(self.seconds)}, "
-            f"ranks paused {human_seconds(self.pause)}" + (", on the store" if self.stored else "")
+            f"checkpoint {self.id}: {human_bytes(self.bytes)}{part} in "
+            f"{human_seconds(self.seconds)}, ranks paused {human_seconds(self.pause)}"
+            + (", on the store" if self.stored else "")
         )
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ import xxhash
 
 from feliss_nb.errors import CorruptSnapshot
 from feliss_nb.state import arrival
+from feliss_nb.state.chunks import marks
 from feliss_nb.state.codec import allocate_each, fresh, pack
 from feliss_nb.state.digest import DIGEST_SIZE, digest
 from feliss_nb.state.explain import Rename
 
-__all__ = ["Snapshot", "capture", "frames", "from_frames", "restore"]
+__all__ = ["Snapshot", "capture", "frames", "from_frames", "keep", "look", "restore", "verify"]
 
-_MAGIC = b"FELISS01"
+_MAGIC = b"FELISS02"
 _CHECK = 8  # bytes of the header's own digest, after the magic
 # malloc aligns to this. A segment begins at a multiple of it, so that what was aligned stays so.
 _MALLOC = 16
@@ -52,7 +53,8 @@ class Snapshot:
     handles, targets : frozenset of int
         The variables that are read and written through what was captured.
     digest : bytes
-        Of all the rest.
+        Of all the rest: of a buffer it sees the marks of its chunks (see ``chunks``), so that who
+        has these for another purpose need not read the memory twice.
     segments : tuple of int
         Bytes of each stretch of memory that was copied.
     stretches : tuple of (int, int, int)
@@ -96,15 +98,59 @@ def capture(
     UnpicklableError
         Something in it has no meaning outside this process; the error says where it stands.
     """
+    return keep(look(obj, label, rename), room or allocate_each)[0]
+
+
+def look(obj: object, label: str = "rank", rename: Rename | None = None) -> Snapshot:
+    """What ``capture`` takes, but of live memory: valid until it changes, its digest still empty.
+
+    Parameters
+    ----------
+    obj, label, rename
+        As in ``capture``.
+    """
     packed = pack(obj, None, label, rename, in_band=0, share=True)
-    buffers, segments, stretches = _collect(packed.buffers, room or allocate_each)
-    data: Any = packed.data
-    if room is not None and len(data) >= SMALL:
+    buffers, segments, stretches = _gather(packed.buffers)
+    names = packed.handles, packed.targets
+    return Snapshot(packed.data, buffers, *names, b"", segments, stretches)
+
+
+def keep(live: Snapshot, room: Room) -> tuple[Snapshot, list[bytes]]:
+    """A snapshot of its own memory of what ``look`` saw, and the marks of its buffers."""
+    arena = int(any(size < SMALL for size in live.segments))  # which is a copy already
+    buffers = live.buffers[:arena] + room(memoryview(b).nbytes for b in live.buffers[arena:])
+    for target, source in zip(buffers[arena:], live.buffers[arena:], strict=True):
+        np.frombuffer(target, np.uint8)[:] = np.frombuffer(source, np.uint8)
+    data = live.data
+    if len(data) >= SMALL and room is not allocate_each:
         (data,) = room([len(data)])
-        data[:] = packed.data
-    rest = packed.handles, packed.targets, segments, stretches
-    mark = _digest(data, buffers, *rest)
-    return Snapshot(data, buffers, packed.handles, packed.targets, mark, *rest[2:])
+        data[:] = live.data
+    found = [marks(buffer) for buffer in buffers]
+    return signed(replace(live, data=data, buffers=buffers), found), found
+
+
+def signed(snapshot: Snapshot, found: Sequence[bytes]) -> Snapshot:
+    """The snapshot with its digest, from the marks of its buffers."""
+    rest = repr(
+        (
+            sorted(snapshot.handles),
+            sorted(snapshot.targets),
+            [memoryview(buffer).nbytes for buffer in snapshot.buffers],
+            snapshot.segments,
+            snapshot.stretches,
+        )
+    ).encode()
+    return replace(snapshot, digest=digest(snapshot.data, (rest, *found)))
+
+
+def verify(snapshot: Snapshot) -> None:
+    """Raise CorruptSnapshot unless the bytes are those that were captured."""
+    found = signed(snapshot, [marks(buffer) for buffer in snapshot.buffers]).digest
+    if found != snapshot.digest:
+        raise CorruptSnapshot(
+            f"a snapshot of {snapshot.nbytes} bytes has digest {found.hex()} and was captured with "
+            f"{snapshot.digest.hex()}; restore it from another copy"
+        )
 
 
 def restore(
@@ -127,19 +173,7 @@ def restore(
     CorruptSnapshot
         The bytes are not those that were captured.
     """
-    found = _digest(
-        snapshot.data,
-        snapshot.buffers,
-        snapshot.handles,
-        snapshot.targets,
-        snapshot.segments,
-        snapshot.stretches,
-    )
-    if found != snapshot.digest:
-        raise CorruptSnapshot(
-            f"a snapshot of {snapshot.nbytes} bytes has digest {found.hex()} and was captured with "
-            f"{snapshot.digest.hex()}; restore it from another copy"
-        )
+    verify(snapshot)
     segments = []
     for (inside, place), size in zip(_parts(snapshot.segments), snapshot.segments, strict=True):
         if inside:
@@ -153,18 +187,6 @@ def restore(
     buffers = [segments[which][start : start + n] for which, start, n in snapshot.stretches]
     with arrival.reading(arrival.Arrival(None, make_handle, renew_classes)):
         return pickle.loads(snapshot.data, buffers=buffers)
-
-
-def _digest(
-    data: Any,
-    buffers: Sequence[Any],
-    handles: frozenset[int],
-    targets: frozenset[int],
-    segments: tuple[int, ...],
-    stretches: _Stretches,
-) -> bytes:
-    rest = repr((sorted(handles), sorted(targets), segments, stretches)).encode()
-    return digest(data, (rest, *buffers))
 
 
 def _parts(sizes: Sequence[int]) -> Iterator[tuple[bool, int]]:
@@ -186,10 +208,12 @@ def _sizes(segments: Sequence[int]) -> list[int]:
     return [sum(small)] * bool(small) + [size for size in segments if size >= SMALL]
 
 
-def _collect(
-    views: Sequence[memoryview], room: Room
-) -> tuple[list[Any], tuple[int, ...], _Stretches]:
-    """Copies of all memory in ``views``, overlapping views together; segments; stretches."""
+def _gather(views: Sequence[memoryview]) -> tuple[list[Any], tuple[int, ...], _Stretches]:
+    """All memory in ``views``, overlapping views together; segments; stretches.
+
+    What is small is copied into the arena. What is large is seen where it lies, through the view
+    that covers all others; it is copied where there is none.
+    """
     groups = _overlapping(views)
     stretches = [(0, 0, 0)] * len(views)
     sizes = []
@@ -204,12 +228,14 @@ def _collect(
     if any(inside for inside, _ in places):
         arena = memoryview(bytearray(_sizes(sizes)[0]))
         buffers.append(arena)
-    large = iter(room([size for size in sizes if size >= SMALL]))
     for group, size, (inside, place) in zip(groups, sizes, places, strict=True):
+        if not inside and views[group[0][2]].nbytes == size:
+            buffers.append(views[group[0][2]])
+            continue
         if inside:
             target = arena[place : place + size]
         else:
-            target = next(large)
+            (target,) = allocate_each([size])
             target[:_MALLOC] = bytes(_MALLOC)  # what lies before the first view is nobody's
             buffers.append(target)
         done = 0

@@ -147,6 +147,31 @@ def test_a_failed_capture_is_told_and_the_last_checkpoint_stays():
     assert (master.state, master.committed.id) == ("running", 1)
 
 
+def test_a_lost_capture_begins_the_checkpoint_anew_for_those_who_asked():
+    master = running_master()
+    commit(master)
+    master.handle(m.TakeCheckpoint("token"))
+    begin_all(master)
+    commands = master.hear("e0", m.CaptureLost(0, 2, 0, "it was killed"))
+    assert only(commands, m.Abort) == [m.Abort(2)] * 3
+    assert only(commands, m.Prepare)
+    assert not answers(commands)
+    assert master.committed.id == 1
+    assert master.hear("e0", m.CaptureLost(0, 2, 1, "so was this")) == []
+    assert only(begin_all(master), m.Cut)[0].checkpoint == 3
+    assert "token" in answers(commit(master))
+
+
+def test_the_capture_goes_to_the_engines_with_the_next_checkpoint():
+    master = running_master()
+    master.handle(m.TakeCheckpoint("first"))
+    assert {cut.capture for cut in only(begin_all(master), m.Cut)} == {"full"}
+    master.capture = "forked"
+    commit(master)
+    master.handle(m.TakeCheckpoint("second"))
+    assert {cut.capture for cut in only(begin_all(master), m.Cut)} == {"forked"}
+
+
 def test_calling_a_job_off_before_all_have_cut_begins_the_checkpoint_anew():
     """Some snapshots would show it and others not."""
     master = running_master()

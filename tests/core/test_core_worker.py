@@ -162,6 +162,18 @@ def test_a_capture_that_fails_late_is_told():
     assert worker.capture_failed(rank, 2, "no memory") == []
 
 
+def test_a_capture_that_is_lost_is_told_while_it_is_wanted():
+    worker = worker_at()
+    rank = worker.ranks[0]
+    commands = worker.handle(m.Cut(1, {}, "forked"))
+    assert only(commands, m.Capture)[0].capture == "forked"
+    lost = m.ToMaster(m.CaptureLost(0, 1, 0, "it was killed"))
+    assert worker.capture_lost(rank, 1, "it was killed") == [lost]
+    assert worker.capture_lost(rank, 2, "it was killed") == []
+    worker.handle(m.Abort(1))
+    assert worker.capture_lost(rank, 1, "it was killed") == []
+
+
 def test_only_a_commit_drops_the_older_and_what_comes_too_late_is_not_kept():
     worker = worker_at()
     for checkpoint in (1, 2):
