@@ -168,9 +168,17 @@ def test_locks_of_the_pickler_are_free_in_it():
 
 def test_it_ends_with_the_thread_that_forked_it():
     made: list[Child] = []
+    ready = mmap.mmap(-1, 1)  # the child's too
+
+    def pause() -> list[Any]:
+        ready[0] = 1
+        return signal.pause() or []
 
     def forks() -> None:
-        made.append(fork(lambda: signal.pause() or []))
+        made.append(fork(pause))
+        # A thread that ends before the child is set up leaves it to its deadline.
+        while not ready[0]:
+            os.sched_yield()
 
     thread = threading.Thread(target=forks)
     thread.start()
