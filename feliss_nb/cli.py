@@ -22,6 +22,7 @@ BENCHMARKS = {
     "tasks": "continuations a second, a hop between engines, arrays between engines",
     "mpi": "messages and collectives of SPMD programs, next to plain mpi4py",
     "recovery": "from SIGKILL to the last rank running again, with small and with large state",
+    "checkpoint": "checkpoints next to dumps of the whole memory: time, pause, bytes",
     "lu": "LU factorization, next to scipy's and to the same under mpi4py (the algorithms extra)",
     "wordcount": "word count, protection on, next to multiprocessing.Pool",
     "simulate": "random sessions with faults in the simulator: what came of them, events a second",
@@ -70,6 +71,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--runs", type=int, metavar="N", help="how many sessions (1000)")
             command.add_argument("--seed", type=int, metavar="S", help="of the first (0)")
             command.add_argument("--workers", type=int, metavar="W", help="of a large one (2000)")
+        if name == "checkpoint":
+            command.add_argument("--repeats", type=int, metavar="N", help="of each (5)")
         if name == "mpi":
             command.add_argument("--workers", type=int, metavar="N", help="ranks (2)")
     return parser

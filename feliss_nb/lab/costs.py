@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,10 +26,13 @@ import feliss_nb as feliss
 from feliss_nb.errors import FelissError, UsageError
 from feliss_nb.lab import dumps
 from feliss_nb.lab.states import STATES, make
+from feliss_nb.runtime.table import Table, human_bytes, human_seconds
 from feliss_nb.state import captures
 
 if TYPE_CHECKING:
     import pandas
+
+    from feliss_nb.runtime.treemap import Picture
 
 PATIENCE = 600.0
 
@@ -53,6 +57,9 @@ class Cost:
         Seconds in which the rank ran nothing, or the process stood still.
     bytes : int
         On the disk.
+    written : int
+        What the capture wrote, and sent to each copy: less than all, if it was an incremental or a
+        compressed one.
     """
 
     state: str
@@ -62,24 +69,25 @@ class Cost:
     seconds: float
     pause: float
     bytes: int
+    written: int
 
 
 def measure(
     states: Sequence[str] = tuple(STATES),
-    megabytes: Sequence[float] = (50.0, 200.0),
+    megabytes: float | Sequence[float] = (50.0, 200.0),
     how: Sequence[str] = ("full", "forked", "incremental"),
     dumpers: Sequence[str] = ("memory", "gcore"),
     repeats: int = 3,
     folder: str | None = None,
     on_step: Callable[[str], None] = lambda text: None,
-) -> list[Cost]:
+) -> Comparison:
     """Measure every capture and every dumper on every state.
 
     Parameters
     ----------
     states : sequence of str
         Names in ``STATES``.
-    megabytes : sequence of float
+    megabytes : float or sequence of float
         How large each is made, about.
     how : sequence of str
         Captures. One in a hundred entries changes from one checkpoint to the next.
@@ -101,22 +109,82 @@ def measure(
     _check("dumper", dumpers, dumps.DUMPERS)
     for name in how:
         captures.method(name)
+    if not isinstance(repeats, int) or repeats < 1:
+        raise UsageError(f"repeats= takes a whole number of at least 1, not {repeats!r}")
+    sizes = [megabytes] if isinstance(megabytes, int | float) else list(megabytes)
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < 1e6:
+            raise UsageError(f"megabytes= takes sizes above 0, in MB, not {size!r}")
     found: list[Cost] = []
     for state in states:
-        for size in megabytes:
+        for size in sizes:
             with tempfile.TemporaryDirectory(prefix="feliss-", dir=folder) as place:
                 on_step(f"{state}, {size:g} MB: checkpoints")
                 found += _checkpoints(state, size, how, repeats, Path(place) / "store")
                 on_step(f"{state}, {size:g} MB: dumps")
                 found += _dumps(state, size, dumpers, repeats, Path(place))
-    return found
+    return Comparison(tuple(found))
 
 
-def frame(costs: Sequence[Cost]) -> pandas.DataFrame:
-    """Give a row for each cost."""
-    import pandas
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Costs side by side: a picture in a notebook, a table in a terminal.
 
-    return pandas.DataFrame([asdict(cost) for cost in costs])
+    Attributes
+    ----------
+    costs : tuple of Cost
+        Everything that was measured.
+    """
+
+    costs: tuple[Cost, ...]
+
+    def frame(self) -> pandas.DataFrame:
+        """Give a row for each cost; its columns are the attributes of `Cost`."""
+        import pandas
+
+        return pandas.DataFrame([asdict(cost) for cost in self.costs])
+
+    def groups(self) -> dict[tuple[str, float, str], list[Cost]]:
+        """Give the costs of each state, size, and capture or dumper, in their order."""
+        found: dict[tuple[str, float, str], list[Cost]] = {}
+        for cost in self.costs:
+            found.setdefault((cost.state, cost.megabytes, cost.how), []).append(cost)
+        return found
+
+    def table(self) -> Table:
+        """Give the medians."""
+        rows = [
+            (
+                state,
+                f"{size:g} MB",
+                f"dump: {how}" if costs[0].dump else how,
+                human_seconds(median(cost.seconds for cost in costs)),
+                human_seconds(median(cost.pause for cost in costs)),
+                human_bytes(median(cost.bytes for cost in costs)),
+                human_bytes(median(cost.written for cost in costs)),
+            )
+            for (state, size, how), costs in self.groups().items()
+        ]
+        columns = ("state", "memory", "how", "until safe", "pause", "on the disk", "written")
+        return Table("checkpoints and dumps, medians", columns, rows)
+
+    def plot(self) -> Picture:
+        """Draw time and bytes against the size of the state.
+
+        Raises
+        ------
+        UsageError
+            If matplotlib is not installed.
+        """
+        from feliss_nb.lab.cost_plots import draw
+
+        return draw(self)
+
+    def __repr__(self) -> str:
+        return repr(self.table())
+
+    def _repr_png_(self) -> bytes:
+        return self.plot()._repr_png_()
 
 
 def _check(what: str, names: Sequence[str], known: Any) -> None:
@@ -140,7 +208,9 @@ def _checkpoints(
                 taken = session.checkpoint(PATIENCE, durable=True)
                 stored = session.status().store
                 if count and stored is not None:
-                    yield Cost(state, size, name, False, taken.seconds, taken.pause, stored.bytes)
+                    written = taken.bytes if taken.written is None else taken.written
+                    figures = taken.seconds, taken.pause, stored.bytes, written
+                    yield Cost(state, size, name, False, *figures)
 
 
 def _dumps(
@@ -157,7 +227,8 @@ def _dumps(
                 dump = dumper.dump(pid, str(folder))
                 shutil.rmtree(folder)
                 if count:
-                    yield Cost(state, size, name, True, dump.seconds, dump.pause, dump.nbytes)
+                    figures = dump.seconds, dump.pause, dump.nbytes, dump.nbytes
+                    yield Cost(state, size, name, True, *figures)
 
 
 @contextlib.contextmanager

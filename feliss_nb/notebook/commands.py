@@ -141,6 +141,16 @@ _ALL = (
         options=(Argument("plot", "", "as a treemap", Kind.FLAG),),
         example="anatomy --plot",
     ),
+    Subcommand(
+        "plot",
+        "Measure checkpoints next to dumps of the whole memory, and draw time and bytes.",
+        positional=(Argument("what", "WHAT", "what to plot: checkpoints", Kind.WORD),),
+        options=(
+            Argument("megabytes", "SIZES", "sizes of the states; (10, 40) if not given"),
+            Argument("repeats", "N", "of each; 3 if not given", Kind.WHOLE),
+        ),
+        example="plot checkpoints",
+    ),
     Subcommand("status", "Show the session, its engines, ranks and jobs."),
     Subcommand(
         "kill",

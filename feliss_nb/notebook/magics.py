@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from feliss_nb.models.session import Session
 
 _LAST_EVENTS = 50
-_WITHOUT_SESSION = ("start", "attach", "restore", "checkpoints", "help")
+_WITHOUT_SESSION = ("start", "attach", "restore", "checkpoints", "plot", "help")
 
 
 @magics_class
@@ -103,6 +103,9 @@ class FelissMagics(Magics):
             if name.isidentifier() and name not in self.shell.user_ns:
                 self.shell.push({name: variable})
         return self._ready(session)
+
+    def _plot(self, what: str, session: str | None = None, **given: Any) -> Any:
+        return sessions.plot(what, **given)
 
     def _checkpoints(self, store: str, session: str | None = None) -> Table:
         return sessions.checkpoints(store)

@@ -1,0 +1,94 @@
+"""Checkpoints next to dumps: every figure is there, of the state that was meant."""
+
+from __future__ import annotations
+
+import pandas
+import pytest
+
+from feliss_nb.errors import UsageError
+from feliss_nb.lab.costs import Comparison, Cost, measure
+from feliss_nb.lab.states import STATES, make
+
+
+@pytest.fixture(scope="module")
+def small() -> Comparison:
+    steps: list[str] = []
+    found = measure(
+        ("dict of ints", "float array"),
+        2,
+        ("full", "incremental"),
+        ("memory",),
+        repeats=2,
+        on_step=steps.append,
+    )
+    assert steps == [
+        f"{state}, 2 MB: {what}"
+        for state in ("dict of ints", "float array")
+        for what in ("checkpoints", "dumps")
+    ]
+    return found
+
+
+@pytest.mark.engines
+def test_every_figure_is_there(small: Comparison) -> None:
+    groups = small.groups()
+    hows = [("full", False), ("incremental", False), ("memory", True)]
+    assert [(key[0], key[2], costs[0].dump) for key, costs in groups.items()] == [
+        (state, *how) for state in ("dict of ints", "float array") for how in hows
+    ]
+    assert all(len(costs) == 2 for costs in groups.values())
+    assert all(0 < cost.pause <= cost.seconds for cost in small.costs)
+    for (state, _, how), costs in groups.items():
+        if how == "full" and state == "float array":
+            assert all(2e6 < cost.bytes < 2.1e6 for cost in costs)
+            assert all(2e6 < cost.written < 2.1e6 for cost in costs)
+        elif how == "incremental" and state == "float array":
+            assert all(cost.written < 2e5 < 2e6 < cost.bytes for cost in costs)
+        elif how == "memory":  # an interpreter with numpy, at least
+            assert all(cost.bytes == cost.written > 1e7 for cost in costs)
+
+
+@pytest.mark.engines
+def test_they_are_shown(small: Comparison) -> None:
+    frame = small.frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.columns) == list(Cost.__dataclass_fields__)
+    assert len(frame) == len(small.costs)
+    text = repr(small)
+    assert "dump: memory" in text
+    assert "incremental" in text
+    assert small._repr_png_().startswith(b"\x89PNG")
+    figure = small.plot().figure
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["dict of ints", "float array"]
+    assert all(len(axes.lines) == 3 for axes in figure.axes)
+
+
+def test_wrong_names_and_numbers() -> None:
+    with pytest.raises(UsageError, match="there is no state 'dict of cats'; there are: dict of"):
+        measure(("dict of cats",))
+    with pytest.raises(UsageError, match="there is no dumper 'blcr'; there are: memory"):
+        measure(dumpers=("blcr",))
+    with pytest.raises(UsageError, match="there is no capture 'fulll'"):
+        measure(how=("fulll",))
+    for sizes in (0, -1, (2, 0), True, "big", (float("nan"),)):
+        with pytest.raises(UsageError, match="sizes above 0, in MB"):
+            measure(megabytes=sizes)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="at least 1, not 0"):
+        measure(repeats=0)
+    with pytest.raises(UsageError, match="nothing was measured"):
+        Comparison(()).plot()
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_states_are_the_same_each_time(kind: str) -> None:
+    one, other = make(kind, 0.1), make(kind, 0.1)
+    assert type(one) is type(other)
+    if kind == "DataFrame":
+        pandas.testing.assert_frame_equal(one, other)
+    elif kind == "float array":
+        assert (one == other).all()
+    elif kind.startswith("mixture"):
+        assert one["counts"] == other["counts"]
+        assert one["bodies"] == other["bodies"]
+    else:
+        assert one == other
