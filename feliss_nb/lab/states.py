@@ -103,7 +103,7 @@ STATES: Mapping[str, State] = {
     "dict of strings": State(strings, 150),
     "dataclass instances": State(instances, 550),
     "float array": State(floats, 8),
-    "DataFrame": State(frame, 24),
+    "DataFrame": State(frame, 90),
     "mixture, much dead memory": State(mixture, 90),
 }
 

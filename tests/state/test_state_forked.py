@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from capture_helpers import PATIENCE
 from cloudpickle import cloudpickle
@@ -21,11 +22,14 @@ from feliss_nb.state.forked import Child, ChildLost, fork
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    before = descriptors()
+    before = descriptors(), children()  # other tests may have left some
     yield
-    assert descriptors() == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert (descriptors(), children()) == before
+
+
+def children() -> set[int]:
+    """Of this process, those that nobody has waited for included."""
+    return {child.pid for child in psutil.Process().children()}
 
 
 def descriptors() -> dict[str, str]:
