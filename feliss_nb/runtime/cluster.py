@@ -81,6 +81,7 @@ class OwnCluster:
             }
             options = {"engines": "mpi", "config": Config({"MPIEngineSetLauncher": launcher})}
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
         self._processes: list[Process] = []
         self._client: ipp.Client | None = None
         self._users: ipp.Client | None = None
@@ -194,7 +195,8 @@ class OwnCluster:
     def execute(self, engine: int, code: str) -> Any:
         """Run code on an engine; return the asynchronous result."""
         assert self._client is not None
-        return self._client[engine].execute(code, silent=True, block=False)
+        with self._sending:  # a session starts several replacements at once
+            return self._client[engine].execute(code, silent=True, block=False)
 
     def client(self) -> ipp.Client:
         """Return a client for the user, apart from the one that the session works with."""

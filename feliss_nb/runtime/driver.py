@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,8 @@ from feliss_nb.store.memory import total
 KEPT_BYTES = 256 << 20
 
 LOOK = 0.1  # seconds between looks at the hub's list of engines and the clock of checkpoints
+INSTALL_AGAIN = 5.0  # seconds until a worker that does not answer is asked for again, then twice
+HELLO_PATIENCE = 120.0  # for the worker of a replacement
 LOOK_CLOSELY = 0.01  # while ranks may wait for the decision what carries their messages
 
 
@@ -134,8 +137,44 @@ class Driver:
             self._expected[str(engine)] = done
 
         self.run_soon(install)
-        self._pending_installs.append(self.cluster.execute(engine, self._install(str(engine))))
+        self._send_install(engine)
         return done
+
+    def _send_install(self, engine: int) -> None:
+        self._pending_installs.append(self.cluster.execute(engine, self._install(str(engine))))
+
+    def await_hello(
+        self, engine: int, hello: Future[None], deadline: float, on_wait: Callable[[str], None]
+    ) -> None:
+        """Wait until the worker on an engine has said hello.
+
+        It is asked for again at times: what is sent to an engine that has just been registered may
+        be lost, where its connection to the controller is not there yet.
+
+        Raises
+        ------
+        FelissError
+            If the deadline (of ``time.monotonic``) is over, or the worker cannot be started.
+        """
+        patience = INSTALL_AGAIN
+        again = time.monotonic() + patience
+        while True:
+            try:
+                hello.result(0.05)
+                return
+            except FutureTimeout:
+                on_wait("the workers on the engines")
+            self.install_errors()
+            now = time.monotonic()
+            if now > deadline or self._stopping:
+                raise FelissError(
+                    f"the worker on engine {engine} did not come up in time: give start() a longer "
+                    "timeout= on a slow machine"
+                ) from None
+            if now > again:
+                patience *= 2
+                again = now + patience
+                self._send_install(engine)
 
     def install_errors(self) -> None:
         """Raise the error of an engine on which the worker could not be started."""
@@ -393,7 +432,9 @@ class Driver:
         try:
             engine = self.cluster.add()
             if engine is not None and not self._stopping:
-                self.expect(engine)
+                hello = self.expect(engine)
+                deadline = time.monotonic() + HELLO_PATIENCE
+                self.await_hello(engine, hello, deadline, lambda what: None)
         except Exception as error:  # noqa: BLE001 - a session without a spare goes on
             if not self._stopping:
                 self.events.add("no-replacement", error=str(error))

@@ -79,6 +79,8 @@ def install(
     own : bool
         Whether the session started this engine, so that it ends with the session's process.
     """
+    if directory in _workers:
+        return  # it was asked for twice
     sys.path.extend(path for path in paths if path not in sys.path)
     if folder is not None:
         os.chdir(folder)

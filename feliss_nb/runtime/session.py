@@ -12,13 +12,12 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from numbers import Integral
 from typing import Any, TextIO, TypeVar
 
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
-from feliss_nb.errors import DependencyError, FelissError, LossError, SessionClosed, UsageError
+from feliss_nb.errors import DependencyError, LossError, SessionClosed, UsageError
 from feliss_nb.runtime import linking, wire
 from feliss_nb.runtime.anatomy import Anatomy, anatomy_of
 from feliss_nb.runtime.cluster import Engines, search_path
@@ -147,19 +146,9 @@ class BaseSession:
                     progress.tick()
 
             engines = self._cluster.start(workers + spares, timeout, on_wait)
-            hellos = [self._driver.expect(engine) for engine in engines]
-            for hello in hellos:
-                while True:
-                    try:
-                        hello.result(0.05)
-                        break
-                    except FutureTimeout:
-                        on_wait("the workers on the engines")
-                        self._driver.install_errors()
-                        if time.monotonic() > deadline:
-                            raise FelissError(
-                                f"the workers did not come up in {timeout:.0f} s"
-                            ) from None
+            hellos = {engine: self._driver.expect(engine) for engine in engines}
+            for engine, hello in hellos.items():
+                self._driver.await_hello(engine, hello, deadline, on_wait)
             started = tuple(str(engine) for engine in engines)
             token: Future[Any] = Future()
             if origin is None:

@@ -102,14 +102,14 @@ class Flags:
     """Waits for the files that `engine_work.touch` makes; makes those that it waits for."""
 
     def __init__(self, folder: Path, eventually: Any) -> None:
-        self.folder, self._eventually = folder, eventually
+        self.folder, self.eventually = folder, eventually
 
     def path(self, name: str) -> str:
         return str(self.folder / name)
 
     def wait(self, name: str) -> None:
         path = self.folder / name
-        self._eventually(path.exists, PATIENCE, f"the flag {name}")
+        self.eventually(path.exists, PATIENCE, f"the flag {name}")
 
     def set(self, name: str) -> None:
         (self.folder / name).touch()

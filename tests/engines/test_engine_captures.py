@@ -51,7 +51,7 @@ def keep_waiting(session: feliss.Session, flags: Any, go: str | None = None) -> 
 
 
 def child_of(flags: Any, name: str) -> int:
-    flags.wait(name)
+    flags.eventually(lambda: flags.lines(name), PATIENCE, "the number of the child")
     return int(flags.lines(name)[0])
 
 
