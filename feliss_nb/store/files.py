@@ -74,7 +74,10 @@ def make_private(path: str) -> None:
         return None
     except FileNotFoundError:
         make_private(os.path.dirname(path))
-        return make_private(path)
+        try:
+            os.mkdir(path, 0o700)  # where nothing can be made, as in /proc, this says so
+        except FileExistsError:
+            return None
     above = os.open(os.path.dirname(path), _DIRECTORY)
     try:
         os.fsync(above)
