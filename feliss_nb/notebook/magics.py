@@ -20,6 +20,7 @@ from feliss_nb.notebook.commands import COMMANDS
 from feliss_nb.notebook.display import Page, events_table, manual, overview
 from feliss_nb.notebook.words import split
 from feliss_nb.runtime.status import Table
+from feliss_nb.runtime.variable import Variable
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -100,7 +101,10 @@ class FelissMagics(Magics):
     def _restore(self, **given: Any) -> Session:
         session = sessions.restore(**_named(given))
         for name, variable in session.variables.items():
-            if name.isidentifier() and name not in self.shell.user_ns:
+            # A variable of a session that has ended says nothing any more, and has the name.
+            old = self.shell.user_ns.get(name)
+            free = name not in self.shell.user_ns or (isinstance(old, Variable) and old.over)
+            if name.isidentifier() and free:
                 self.shell.push({name: variable})
         return self._ready(session)
 

@@ -98,8 +98,10 @@ def open_place(place: Place, there: bool = False) -> Store:
     if isinstance(place, str | os.PathLike):
         text = os.fspath(place)
         folder = text.removeprefix("file://")
-        if not text:
-            raise UsageError("a store needs a directory or a URL")
+        if not text or "\0" in text:
+            raise UsageError(f"a store needs a directory or a URL, not {text!r}")
+        if os.path.expanduser(text).startswith("~"):
+            raise UsageError(f"{text}: there is no such user; ./{text} is a directory of that name")
         if there and "://" not in folder and not Path(folder).expanduser().is_dir():
             raise UsageError(f"there is no directory {text}: no session kept its checkpoints there")
         return open_store(text)
@@ -149,12 +151,15 @@ def claim_origin(place: Place, checkpoint: int | None) -> Origin:
     if checkpoint is not None and (isinstance(checkpoint, bool) or not isinstance(checkpoint, int)):
         raise UsageError(f"checkpoint= takes the number of a checkpoint, not {checkpoint!r}")
     store = open_place(place, there=True)
+    nothing = UsageError(f"{place!r} has no checkpoint: none was kept there to its end")
+    if not store.numbers():  # may be no store at all: a claim would write into it
+        raise nothing
     store.claim()
     try:
         store.clean()
         manifests = store.manifests()
         if not manifests:
-            raise UsageError(f"{place!r} has no checkpoint: none was kept there to its end")
+            raise nothing
         if checkpoint is not None:
             asked = [found for found in manifests if found.checkpoint == checkpoint]
             if not asked:

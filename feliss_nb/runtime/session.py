@@ -223,6 +223,11 @@ class BaseSession:
         self._check_open()
         return self._cluster.client()
 
+    @property
+    def over(self) -> bool:
+        """Whether it was stopped, or lost so much that it cannot go on."""
+        return self._stopped or self._driver.master.error is not None
+
     def _check_open(self) -> None:
         if self._stopped:
             raise SessionClosed(

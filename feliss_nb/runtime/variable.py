@@ -51,6 +51,11 @@ class Variable(Handle):
 
     # ------------------------------------------------------------ content
 
+    @property
+    def over(self) -> bool:
+        """Whether its session has ended, so that nobody can read it any more."""
+        return self._session.over
+
     def partitions(self) -> list[Any]:
         """Return a copy of each rank's partition, in rank order."""
         return self._session.fetch(self, None)

@@ -71,10 +71,13 @@ def make_private(path: str) -> None:
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
-        return None
+        return
     except FileNotFoundError:
         make_private(os.path.dirname(path))
-        return make_private(path)
+        try:
+            os.mkdir(path, 0o700)  # where nothing can be made, as in /proc, this says so
+        except FileExistsError:
+            return
     above = os.open(os.path.dirname(path), _DIRECTORY)
     try:
         os.fsync(above)

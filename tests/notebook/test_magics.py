@@ -8,6 +8,7 @@ import linecache
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from notebook_fakes import FakeSession
 from feliss_nb.errors import FunctionError, InternalError, UsageError
 from feliss_nb.notebook import magics, sessions
 from feliss_nb.notebook.commands import COMMANDS
+from feliss_nb.runtime.variable import Variable
 
 Run = Callable[..., Any]
 
@@ -165,6 +167,18 @@ def test_a_restored_session_binds_its_names(
     assert shell.user_ns["taken"] == 1
     assert "not a name" not in shell.user_ns
     assert found[0].activated == 1
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_restored_session_takes_over_the_names_of_one_that_ended(
+    run: Run, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, over: bool
+) -> None:
+    ended = SimpleNamespace(over=over, released=lambda variable: None)
+    old = Variable(ended, 3, True, "counts")  # type: ignore[arg-type]
+    shell.user_ns["counts"] = old
+    monkeypatch.setattr(sessions, "restore", lambda **options: FakeSession("again", options))
+    run("restore ./kept")
+    assert (shell.user_ns["counts"] is old) is not over
 
 
 def test_what_a_store_has_is_shown_without_a_session(run: Run, tmp_path: Path) -> None:

@@ -108,6 +108,10 @@ def test_nothing_is_there(tmp_path: Path) -> None:
     assert not (tmp_path / "typo").exists()
     with pytest.raises(UsageError, match="no checkpoint"):
         claim_origin(tmp_path, None)
+    assert list(tmp_path.iterdir()) == []  # it may be anybody's directory
+    FileStore(tmp_path).put(1, 0, [b"never committed"])
+    with pytest.raises(UsageError, match="no checkpoint"):
+        claim_origin(tmp_path, None)
     assert is_free(tmp_path)
 
 
@@ -162,6 +166,12 @@ def test_what_is_no_store() -> None:
     for place in (3, None, MemoryStore()):
         with pytest.raises(UsageError, match="a store is a directory"):
             claim_new(place)  # type: ignore[arg-type]
+    for take in (claim_new, list_place):
+        for text in ("", "a\0b"):
+            with pytest.raises(UsageError, match="a directory or a URL"):
+                take(text)
+        with pytest.raises(UsageError, match="no such user"):
+            take("~nosuchuserhere/kept")
 
 
 def test_the_list_shows_what_a_person_looks_for(tmp_path: Path) -> None:

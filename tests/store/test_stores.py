@@ -249,6 +249,11 @@ def test_a_place_that_is_no_directory(tmp_path):
         FileStore(tmp_path / "s")
 
 
+def test_a_place_where_nothing_can_be_made():
+    with pytest.raises(StoreError, match="No such file"):
+        FileStore("/proc/s")
+
+
 def test_zeros_take_no_room(tmp_path):
     store = FileStore(tmp_path / "s")
     record = store.put(1, 0, [b"head", bytes(8 << 20), b"tail"])
