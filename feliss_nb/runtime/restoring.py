@@ -19,7 +19,7 @@ from feliss_nb.errors import CorruptSnapshot, LossError, StoreWarning, UsageErro
 from feliss_nb.runtime.keeping import MasterRecord, read_record
 from feliss_nb.runtime.table import Table, human_bytes
 from feliss_nb.state.modules import digests_here
-from feliss_nb.store import Manifest, Store, differences, open_store
+from feliss_nb.store import Manifest, MemoryTier, Store, differences, open_store
 
 if TYPE_CHECKING:
     from feliss_nb.runtime.session import BaseSession
@@ -104,14 +104,30 @@ def open_place(place: Place, there: bool = False) -> Store:
             raise UsageError(f"{text}: there is no such user; ./{text} is a directory of that name")
         if there and "://" not in folder and not Path(folder).expanduser().is_dir():
             raise UsageError(f"there is no directory {text}: no session kept its checkpoints there")
-        return open_store(text)
+        return _checked(open_store(text))
     missing = [name for name in _METHODS if not callable(getattr(place, name, None))]
     if missing:
         raise UsageError(
             "a store is a directory, a URL or an object with the methods of feliss_nb.store.Store, "
             f"not a {type(place).__name__} (it has no {', '.join(missing)})"
         )
-    return place
+    return _checked(place)
+
+
+def _checked(store: Store) -> Store:
+    """Refuse what lasts as long as one process only, whatever stands around it."""
+    inside: list[Any] = [store]
+    while inside:
+        each = inside.pop()
+        if isinstance(each, MemoryTier) or str(getattr(each, "url", "")).startswith("memory:"):
+            raise UsageError(
+                f"{each!r} is memory of each process by itself: a session's engines cannot keep "
+                "checkpoints there; give a directory or a URL that all of them reach"
+            )
+        inside += [
+            part for name in ("store", "fast", "slow") if (part := getattr(each, name, None))
+        ]
+    return store
 
 
 def claim_new(place: Place) -> Store:

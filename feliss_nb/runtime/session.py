@@ -499,6 +499,8 @@ class BaseSession:
         """
         self._check_open()
         check_seconds("timeout=", timeout)
+        if not isinstance(durable, bool):
+            raise UsageError(f"durable= takes True or False, not {durable!r}")
         keeper = self._driver.keeper
         if durable and keeper is None:
             raise UsageError("this session has no store: start one with start(store=DIRECTORY)")

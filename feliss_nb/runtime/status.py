@@ -265,11 +265,15 @@ class Pacing:
                     f"{human_seconds(self.mtbf)}"
                 )
         if self.predicted is not None:
-            parts.append(f"overhead predicted {100 * self.predicted:.2g} %")
+            parts.append(f"overhead predicted {_percent(self.predicted)}")
         if self.actual is not None:
             word = "actual" if self.predicted is not None else "overhead"
-            parts.append(f"{word} {100 * self.actual:.2g} %")
+            parts.append(f"{word} {_percent(self.actual)}")
         return "; ".join(parts)
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.0f} %" if part >= 0.1 else f"{100 * part:.2g} %"
 
 
 @dataclass(frozen=True, repr=False)

@@ -107,6 +107,12 @@ def _fill(axes: Axes, parts: Sequence[tuple[tuple[str, int], str]]) -> None:
         x, y, dx, dy = box["x"], box["y"], box["dx"], box["dy"]
         axes.bar(x, dy, dx, y, align="edge", color=colour, edgecolor="white", linewidth=1.5)
         if dx > 0.6 and dy > 0.35:
-            label = name if len(name) <= dx * 13 else f"{name[: max(int(dx * 13) - 1, 1)]}…"
-            text = f"{label}\n{human_bytes(size)}"
+            text = f"{_fit(name, int(dx * 13))}\n{human_bytes(size)}"
             axes.text(x + dx / 2, y + dy / 2, text, ha="center", va="center", fontsize=8)
+
+
+def _fit(name: str, room: int) -> str:
+    """Cut a name; its kind, which its neighbours have too, goes first."""
+    if len(name) > room:
+        name = name.partition(" ")[2] or name
+    return name if len(name) <= room else f"{name[: max(room - 1, 1)]}…"

@@ -16,7 +16,14 @@ from feliss_nb.errors import CorruptSnapshot, StoreWarning, UsageError
 from feliss_nb.runtime import wire
 from feliss_nb.runtime.keeping import MasterRecord
 from feliss_nb.runtime.restoring import claim_new, claim_origin, list_place, what_differs
-from feliss_nb.store import FileStore, MemoryStore
+from feliss_nb.store import (
+    FileStore,
+    FsspecStore,
+    MemoryStore,
+    MemoryTier,
+    SlowStore,
+    TieredStore,
+)
 from feliss_nb.store.manifest import make
 
 
@@ -184,3 +191,16 @@ def test_the_list_shows_what_a_person_looks_for(tmp_path: Path) -> None:
     assert text.index(" 4 ") < text.index(" 3 ")
     manifest = json.loads((tmp_path / "checkpoint-00000004" / "manifest.json").read_text())
     assert manifest["info"]["ranks"] == 2
+
+
+def test_memory_is_no_place_for_a_session(tmp_path):
+    for place in (
+        MemoryTier(),
+        "memory://x",
+        SlowStore(MemoryTier(), 1e6),
+        TieredStore(MemoryTier(), FileStore(tmp_path / "s")),
+        TieredStore(FileStore(tmp_path / "s"), SlowStore(FsspecStore("memory://x"), 1e6)),
+    ):
+        with pytest.raises(UsageError, match="is memory of each process by itself"):
+            claim_new(place)
+    claim_new(TieredStore(FileStore(tmp_path / "f"), FileStore(tmp_path / "s"))).release()
