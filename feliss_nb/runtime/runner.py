@@ -115,6 +115,23 @@ class Runner:
         except BaseException as error:  # a bug of ours must be seen, not end a thread in silence
             self.engine.trouble(error)
             raise
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Let nobody ask the thread to stop any more.
+
+        Its number may be another thread's next: one of pyzmq's was ended like that, and with it all
+        large messages of the engine.
+        """
+        while True:
+            try:
+                with self.engine.lock:
+                    self.in_user_code = False
+                    self._no_stop()
+                return
+            except StopContinuation:  # it was on its way
+                continue
 
     def _loop(self, here: Here) -> None:
         lock = self.engine.lock
@@ -232,7 +249,7 @@ class Runner:
             a module would stay behind, and fail whoever waits for the rest.
         """
         running = self.rank.running
-        if not self.in_user_code or running is None:
+        if not self.in_user_code or running is None or not self.thread.is_alive():
             return True
         if job is not None and running.job != job:
             return True
