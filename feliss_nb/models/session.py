@@ -295,7 +295,7 @@ def attach(
         A client of it, instead.
     workers : int, optional
         Engines that host a rank; default: all but the spares.
-    spares, name, copies, seed, checkpoint_every, timeout, mtbf, store, keep
+    spares, name, copies, seed, checkpoint_every, timeout, mtbf, store, keep, capture
         See `start`.
 
     Raises

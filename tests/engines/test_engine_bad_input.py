@@ -70,7 +70,9 @@ def test_a_rank_out_of_range(idle: feliss.Session, rank: Any) -> None:
 def test_a_numpy_rank_is_a_rank(idle: feliss.Session) -> None:
     import numpy as np
 
-    idle.put(work.nothing, rank=np.int64(2)).wait(PATIENCE)
+    job = idle.put(work.nothing, rank=np.int64(2))
+    job.wait(PATIENCE)
+    assert job.state == "done"
 
 
 @pytest.mark.parametrize("timeout", ["soon", float("nan"), -1, True, [1]])
