@@ -4,16 +4,23 @@ A checkpoint is one of a session: the engine makes the snapshot, its copier writ
 a directory, synced, and the manifest is there. A dump is one of a process that holds the same state
 and nothing else of a session, in the same directory and as safe. (An engine that stands still for
 as long as a dump takes would be taken for lost.)
+
+On a slow store both sides write through a channel of so many bytes a second. A tool writes its file
+itself, so it is given what flatters it most: the time that its bytes, zeros left out, take through
+the channel, and nothing besides.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,8 +33,12 @@ import feliss_nb as feliss
 from feliss_nb.errors import FelissError, UsageError
 from feliss_nb.lab import dumps
 from feliss_nb.lab.states import STATES, make
+from feliss_nb.runtime.shard import split
 from feliss_nb.runtime.table import Table, human_bytes, human_seconds
 from feliss_nb.state import captures
+from feliss_nb.state.snapshot import from_frames, restore
+from feliss_nb.store import FileStore, SlowStore
+from feliss_nb.store.base import folder as folder_name
 
 if TYPE_CHECKING:
     import pandas
@@ -60,6 +71,11 @@ class Cost:
     written : int
         What the capture wrote, and sent to each copy: less than all, if it was an incremental or a
         compressed one.
+    commit : float
+        Seconds from the request until it was committed in memory; of a dump, as ``seconds``.
+    restore : float or None
+        Seconds to read it from the disk and to stand the state up again, once for each capture;
+        None of a dump, and of a checkpoint that was not tried.
     """
 
     state: str
@@ -70,6 +86,8 @@ class Cost:
     pause: float
     bytes: int
     written: int
+    commit: float
+    restore: float | None = None
 
 
 def measure(
@@ -80,6 +98,7 @@ def measure(
     repeats: int = 3,
     folder: str | None = None,
     on_step: Callable[[str], None] = lambda text: None,
+    bytes_per_second: float = math.inf,
 ) -> Comparison:
     """Measure every capture and every dumper on every state.
 
@@ -99,6 +118,8 @@ def measure(
         Where to write; a temporary directory in it is used, and removed.
     on_step : callable
         Told what is measured.
+    bytes_per_second : float
+        Of a slow store.
 
     Raises
     ------
@@ -120,9 +141,10 @@ def measure(
         for size in sizes:
             with tempfile.TemporaryDirectory(prefix="feliss-", dir=folder) as place:
                 on_step(f"{state}, {size:g} MB: checkpoints")
-                found += _checkpoints(state, size, how, repeats, Path(place) / "store")
+                store = Path(place) / "store"
+                found += _checkpoints(state, size, how, repeats, store, bytes_per_second)
                 on_step(f"{state}, {size:g} MB: dumps")
-                found += _dumps(state, size, dumpers, repeats, Path(place))
+                found += _dumps(state, size, dumpers, repeats, Path(place), bytes_per_second)
     return Comparison(tuple(found))
 
 
@@ -152,7 +174,7 @@ class Comparison:
         return found
 
     def table(self) -> Table:
-        """Give the medians."""
+        """Give the medians of all that was measured."""
         rows = [
             (
                 state,
@@ -160,12 +182,22 @@ class Comparison:
                 f"dump: {how}" if costs[0].dump else how,
                 human_seconds(median(cost.seconds for cost in costs)),
                 human_seconds(median(cost.pause for cost in costs)),
+                _restored(costs),
                 human_bytes(median(cost.bytes for cost in costs)),
                 human_bytes(median(cost.written for cost in costs)),
             )
             for (state, size, how), costs in self.groups().items()
         ]
-        columns = ("state", "memory", "how", "until safe", "pause", "on the disk", "written")
+        columns = (
+            "state",
+            "memory",
+            "how",
+            "until safe",
+            "pause",
+            "restore",
+            "on the disk",
+            "written",
+        )
         return Table("checkpoints and dumps, medians", columns, rows)
 
     def plot(self) -> Picture:
@@ -187,6 +219,11 @@ class Comparison:
         return self.plot()._repr_png_()
 
 
+def _restored(costs: Sequence[Cost]) -> str:
+    found = [cost.restore for cost in costs if cost.restore is not None]
+    return human_seconds(median(found)) if found else ""
+
+
 def _check(what: str, names: Sequence[str], known: Any) -> None:
     for name in names:
         if name not in known:
@@ -194,41 +231,76 @@ def _check(what: str, names: Sequence[str], known: Any) -> None:
 
 
 def _checkpoints(
-    state: str, size: float, how: Sequence[str], repeats: int, place: Path
+    state: str, size: float, how: Sequence[str], repeats: int, place: Path, rate: float
 ) -> Iterator[Cost]:
+    store = FileStore(place) if rate == math.inf else SlowStore(FileStore(place), rate)
     with feliss.start(
-        workers=1, spares=0, copies=0, checkpoint_every=None, store=place, keep=1
+        workers=1, spares=0, copies=0, checkpoint_every=None, store=store, keep=1
     ) as session:
         held = session.variable(functools.partial(_make, state, size), name="state")
         session.wait()
         for name in how:
             session.capture = name
+            stood_up = None
             for count in range(repeats + 1):
                 session.put(_change, held, count, rank=0).wait()
-                taken = session.checkpoint(PATIENCE, durable=True)
-                stored = session.status().store
-                if count and stored is not None:
-                    written = taken.bytes if taken.written is None else taken.written
-                    figures = taken.seconds, taken.pause, stored.bytes, written
-                    yield Cost(state, size, name, False, *figures)
+                cost = checkpoint(session, place)
+                if count == repeats and rate == math.inf:
+                    again = functools.partial(_stand_up, place, cost[-1])
+                    [stood_up] = session.variable(again).partitions()
+                if count:
+                    yield Cost(state, size, name, False, *cost[:-1], restore=stood_up)
+
+
+def checkpoint(session: feliss.Session, place: Path) -> tuple[float, float, int, int, float, int]:
+    """Take a checkpoint of a session that has a store in a directory.
+
+    Returns
+    -------
+    tuple
+        Seconds until it is safe, the pause, the bytes on the disk, those that the capture wrote,
+        the seconds until it was committed in memory, and its number.
+    """
+    begun = session.events.add("asked").at
+    taken = session.checkpoint(PATIENCE, durable=True)
+    [committed] = [
+        event.at for event in session.events.of_kind("committed") if event.checkpoint == taken.id
+    ]
+    written = taken.bytes if taken.written is None else taken.written
+    on_disk = _bytes_in(place / folder_name(taken.id))
+    return taken.seconds, taken.pause, on_disk, written, committed - begun, taken.id
+
+
+def _bytes_in(place: Path) -> int:
+    """Bytes of the files in a folder, without their holes."""
+    files = [os.stat(path) for path in place.iterdir()]
+    return sum(min(file.st_size, file.st_blocks * 512) for file in files)
 
 
 def _dumps(
-    state: str, size: float, dumpers: Sequence[str], repeats: int, place: Path
+    state: str, size: float, dumpers: Sequence[str], repeats: int, place: Path, rate: float
 ) -> Iterator[Cost]:
     with _holder(state, size) as pid:
         for name in dumpers:
-            dumper = dumps.DUMPERS[name]
-            if dumper.missing(pid):
+            if dumps.DUMPERS[name].missing(pid):
                 continue
             for count in range(repeats + 1):
                 folder = place / f"{name}-{count}"
                 folder.mkdir(mode=0o700)
-                dump = dumper.dump(pid, str(folder))
+                dump = _dump(name, pid, str(folder), rate)
                 shutil.rmtree(folder)
                 if count:
-                    figures = dump.seconds, dump.pause, dump.nbytes, dump.nbytes
+                    figures = dump.seconds, dump.pause, dump.nbytes, dump.nbytes, dump.seconds
                     yield Cost(state, size, name, True, *figures)
+
+
+def _dump(name: str, pid: int, folder: str, rate: float) -> dumps.Dump:
+    if name == "memory":
+        return dumps.dump_memory(pid, folder, rate)
+    dump = dumps.DUMPERS[name].dump(pid, folder)
+    if rate == math.inf:
+        return dump
+    return dumps.Dump(dump.nbytes / rate, dump.nbytes, dump.nbytes / rate)
 
 
 @contextlib.contextmanager
@@ -254,6 +326,15 @@ def _holder(state: str, size: float) -> Iterator[int]:
 
 def _make(state: str, size: float, rank: int, ranks: int) -> Any:
     return make(state, size)
+
+
+def _stand_up(place: Path, number: int, rank: int, ranks: int) -> float:
+    """Read the rank's shard from the disk and stand it up once more; the seconds of it."""
+    begun = time.perf_counter()
+    again = restore(from_frames(split(FileStore(place).get(number, rank))[0]), renew_classes=False)
+    seconds = time.perf_counter() - begun
+    del again
+    return seconds
 
 
 def _change(held: Any, count: int) -> None:
