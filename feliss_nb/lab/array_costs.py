@@ -121,17 +121,17 @@ def on_disk(megabytes: float, repeats: int, folder: str | None = None) -> OnDisk
             checkpoint(session, place)
             for count in range(repeats):
                 session.put(_change_first, held, count, rank=0).wait()
-                seconds, _, nbytes, *_ = checkpoint(session, place)
-                found.full.append(seconds)
-                found.full_bytes.append(nbytes)
+                one = checkpoint(session, place)
+                found.full.append(one.seconds)
+                found.full_bytes.append(one.nbytes)
                 found.plain.append(_write_plainly(Path(name) / "plain", found.nbytes))
             session.capture = "incremental"
             checkpoint(session, place)
             for count in range(repeats):
                 session.put(_change_first, held, count, rank=0).wait()
-                seconds, _, nbytes, *_ = checkpoint(session, place)
-                found.incremental.append(seconds)
-                found.incremental_bytes.append(nbytes)
+                one = checkpoint(session, place)
+                found.incremental.append(one.seconds)
+                found.incremental_bytes.append(one.nbytes)
     return found
 
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -139,12 +139,11 @@ def measure(
     found: list[Cost] = []
     for state in states:
         for size in sizes:
+            on_step(f"{state}, {size:g} MB")
             with tempfile.TemporaryDirectory(prefix="feliss-", dir=folder) as place:
-                on_step(f"{state}, {size:g} MB: checkpoints")
-                store = Path(place) / "store"
-                found += _checkpoints(state, size, how, repeats, store, bytes_per_second)
-                on_step(f"{state}, {size:g} MB: dumps")
-                found += _dumps(state, size, dumpers, repeats, Path(place), bytes_per_second)
+                found += _in_turns(
+                    state, size, how, dumpers, repeats, Path(place), bytes_per_second
+                )
     return Comparison(tuple(found))
 
 
@@ -230,45 +229,94 @@ def _check(what: str, names: Sequence[str], known: Any) -> None:
             raise UsageError(f"there is no {what} {name!r}; there are: {', '.join(known)}")
 
 
-def _checkpoints(
-    state: str, size: float, how: Sequence[str], repeats: int, place: Path, rate: float
-) -> Iterator[Cost]:
-    store = FileStore(place) if rate == math.inf else SlowStore(FileStore(place), rate)
-    with feliss.start(
-        workers=1, spares=0, copies=0, checkpoint_every=None, store=store, keep=1
-    ) as session:
+def _in_turns(
+    state: str,
+    size: float,
+    how: Sequence[str],
+    dumpers: Sequence[str],
+    repeats: int,
+    place: Path,
+    rate: float,
+) -> list[Cost]:
+    """Measure captures and dumps in turns: what else the machine does then meets all of them."""
+    found: dict[str, list[Cost]] = {name: [] for name in (*how, *dumpers)}
+    disk = FileStore(place / "store")
+    store = disk if rate == math.inf else SlowStore(disk, rate)
+    with (
+        _holder(state, size) as pid,
+        feliss.start(
+            workers=1, spares=0, copies=0, checkpoint_every=None, store=store, keep=1
+        ) as session,
+    ):
         held = session.variable(functools.partial(_make, state, size), name="state")
         session.wait()
-        for name in how:
-            session.capture = name
-            stood_up = None
+        there = [name for name in dumpers if not dumps.DUMPERS[name].missing(pid)]
+        # An incremental one is one behind its like only.
+        alone = [name for name in how if captures.method(name).needs_base]
+        together = [name for name in how if name not in alone]
+        for names in ([*together, *there], *([name] for name in alone)):
             for count in range(repeats + 1):
-                session.put(_change, held, count, rank=0).wait()
-                cost = checkpoint(session, place)
-                if count == repeats and rate == math.inf:
-                    again = functools.partial(_stand_up, place, cost[-1])
-                    [stood_up] = session.variable(again).partitions()
-                if count:
-                    yield Cost(state, size, name, False, *cost[:-1], restore=stood_up)
+                for name in names:
+                    if name in there:
+                        cost = _dump_cost(state, size, name, pid, place, rate)
+                    else:
+                        session.capture = name
+                        session.put(_change, held, count, rank=0).wait()
+                        is_last = count == repeats and rate == math.inf
+                        cost = _checkpoint_cost(state, size, name, session, disk, is_last)
+                    if count:
+                        found[name].append(cost)
+    return [cost for costs in found.values() for cost in costs]
 
 
-def checkpoint(session: feliss.Session, place: Path) -> tuple[float, float, int, int, float, int]:
-    """Take a checkpoint of a session that has a store in a directory.
+def _checkpoint_cost(
+    state: str,
+    size: float,
+    name: str,
+    session: feliss.Session,
+    store: FileStore,
+    restores: bool,
+) -> Cost:
+    one = checkpoint(session, Path(store.directory))
+    again: float | None = None
+    if restores:
+        stand_up = functools.partial(_stand_up, store, one.number)
+        [again] = session.variable(stand_up).partitions()
+    figures = one.seconds, one.pause, one.nbytes, one.written, one.commit, again
+    return Cost(state, size, name, False, *figures)
 
-    Returns
-    -------
-    tuple
-        Seconds until it is safe, the pause, the bytes on the disk, those that the capture wrote,
-        the seconds until it was committed in memory, and its number.
+
+class OnStore(NamedTuple):
+    """A checkpoint that is on a store in a directory.
+
+    Attributes
+    ----------
+    number : int
+        The checkpoint.
+    seconds, pause, commit : float
+        Until it was safe; in which the rank ran nothing; until it was committed in memory.
+    nbytes, written : int
+        Bytes on the disk, and those that the capture wrote.
     """
+
+    number: int
+    seconds: float
+    pause: float
+    commit: float
+    nbytes: int
+    written: int
+
+
+def checkpoint(session: feliss.Session, place: Path) -> OnStore:
+    """Take a checkpoint of a session that has its store in a directory."""
     begun = session.events.add("asked").at
     taken = session.checkpoint(PATIENCE, durable=True)
     [committed] = [
         event.at for event in session.events.of_kind("committed") if event.checkpoint == taken.id
     ]
     written = taken.bytes if taken.written is None else taken.written
-    on_disk = _bytes_in(place / folder_name(taken.id))
-    return taken.seconds, taken.pause, on_disk, written, committed - begun, taken.id
+    nbytes = _bytes_in(place / folder_name(taken.id))
+    return OnStore(taken.id, taken.seconds, taken.pause, committed - begun, nbytes, written)
 
 
 def _bytes_in(place: Path) -> int:
@@ -277,21 +325,13 @@ def _bytes_in(place: Path) -> int:
     return sum(min(file.st_size, file.st_blocks * 512) for file in files)
 
 
-def _dumps(
-    state: str, size: float, dumpers: Sequence[str], repeats: int, place: Path, rate: float
-) -> Iterator[Cost]:
-    with _holder(state, size) as pid:
-        for name in dumpers:
-            if dumps.DUMPERS[name].missing(pid):
-                continue
-            for count in range(repeats + 1):
-                folder = place / f"{name}-{count}"
-                folder.mkdir(mode=0o700)
-                dump = _dump(name, pid, str(folder), rate)
-                shutil.rmtree(folder)
-                if count:
-                    figures = dump.seconds, dump.pause, dump.nbytes, dump.nbytes, dump.seconds
-                    yield Cost(state, size, name, True, *figures)
+def _dump_cost(state: str, size: float, name: str, pid: int, place: Path, rate: float) -> Cost:
+    folder = place / "dump"
+    folder.mkdir(mode=0o700)
+    dump = _dump(name, pid, str(folder), rate)
+    shutil.rmtree(folder)
+    figures = dump.seconds, dump.pause, dump.nbytes, dump.nbytes, dump.seconds
+    return Cost(state, size, name, True, *figures)
 
 
 def _dump(name: str, pid: int, folder: str, rate: float) -> dumps.Dump:
@@ -328,10 +368,10 @@ def _make(state: str, size: float, rank: int, ranks: int) -> Any:
     return make(state, size)
 
 
-def _stand_up(place: Path, number: int, rank: int, ranks: int) -> float:
+def _stand_up(store: FileStore, number: int, rank: int, ranks: int) -> float:
     """Read the rank's shard from the disk and stand it up once more; the seconds of it."""
     begun = time.perf_counter()
-    again = restore(from_frames(split(FileStore(place).get(number, rank))[0]), renew_classes=False)
+    again = restore(from_frames(split(store.get(number, rank))[0]), renew_classes=False)
     seconds = time.perf_counter() - begun
     del again
     return seconds
