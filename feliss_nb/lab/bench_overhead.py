@@ -29,7 +29,7 @@ CAPTURE = "full"
 _RANKS = 2
 _TARGET = 2.0  # percent
 _LEAST = 6  # commits in a run
-_WANTED = 7.5  # intervals in a run
+_WANTED = 7.0  # intervals in a run
 #: Two-sided 95 % quantiles of Student's distribution, for 1, 2, ... degrees of freedom.
 _STUDENT = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160),
@@ -109,14 +109,11 @@ def overhead(json: bool, runs: int = 10, capture: str = CAPTURE, quick: bool = F
 
 def _length(session: feliss.Session, state: feliss.Variable, sizes: Sizes) -> tuple[int, float]:
     """Find how many iterations a run needs for its checkpoints, and their interval."""
+    each = [_run(session, state, sizes.trial, None).seconds for _ in range(3)][-1] / sizes.trial
     session.checkpoint_every("auto", sizes.mtbf)
-    for _ in range(3):  # each is a cost that the interval is chosen by
-        _run(session, state, sizes.trial, None)
-        session.checkpoint(PATIENCE)
-    session.checkpoint_every("auto", sizes.mtbf)
+    session.checkpoint(PATIENCE)  # each so far was a cost that the interval is chosen by
     pacing = session.status().pacing
     assert pacing is not None
-    each = _run(session, state, sizes.trial, None).seconds / sizes.trial
     return min(math.ceil(_WANTED * pacing.every / each), sizes.most), pacing.every
 
 
