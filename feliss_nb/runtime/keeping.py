@@ -387,9 +387,27 @@ class Keeper:
         self._work.put(None)
 
     def join(self) -> None:
-        """Wait for what the store is at; a store that hangs is left behind."""
+        """Wait for what the store is at, once the engines are gone, and clean up behind them.
+
+        A store that hangs is left behind.
+        """
         if self._thread is not None:
             self._thread.join(LAST_WORDS)
+            if not self._thread.is_alive():
+                last = threading.Thread(target=self._tidy, name="feliss-store", daemon=True)
+                last.start()
+                last.join(LAST_WORDS)
+
+    def _tidy(self) -> None:
+        """Delete what engines wrote of a checkpoint that they did not live to see."""
+        try:
+            self.store.claim()
+            try:
+                self.store.clean()
+            finally:
+                self.store.release()
+        except Exception:  # noqa: BLE001, S110  (another session is there, or nothing is any more)
+            pass
 
 
 def _without_arguments(image: MasterImage) -> MasterImage:

@@ -87,7 +87,9 @@ class Store(Protocol):
 
 
 def surplus(committed: Iterable[Manifest], found: Iterable[int], last: int) -> list[int]:
-    """The checkpoints to delete so that the last ones are left, and what they are made of.
+    """The checkpoints to delete, the newest first, so that the last ones are left.
+
+    What these are made of stays with them.
 
     Parameters
     ----------
@@ -105,7 +107,8 @@ def surplus(committed: Iterable[Manifest], found: Iterable[int], last: int) -> l
         return []
     needed = {number for manifest in stay for number in (manifest.checkpoint, *manifest.bases)}
     # What is newer than the newest may be on its way.
-    return sorted({number for number in found if number < stay[0].checkpoint} - needed)
+    surplus = {number for number in found if number < stay[0].checkpoint} - needed
+    return sorted(surplus, reverse=True)  # none is listed whose base is gone
 
 
 def verify(store: Store, manifest: Manifest) -> None:
