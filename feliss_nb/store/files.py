@@ -61,8 +61,14 @@ def told(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "; make room there, or give another place" if error.errno in _FULL else ""
         why = error.strerror or str(error)
+        if isinstance(error, FileNotFoundError):
+            raise StoreError(
+                f"cannot {doing}: {why}. If it was there, it was moved or deleted, or its disk is "
+                "not mounted any more, and the checkpoints went with it: bring it back, or keep "
+                "them in another place"
+            ) from error
+        hint = "; make room there, or give another place" if error.errno in _FULL else ""
         raise StoreError(
             f"cannot {doing}: {why}{hint}. The checkpoints before it stay as they are"
         ) from error
@@ -384,8 +390,8 @@ class FileStore:
                 except MissingSnapshot:
                     self.drop(number)
                     removed.append(folder(number))
-                except (CorruptSnapshot, UsageError) as error:
-                    warnings.warn(StoreWarning(str(error)), stacklevel=2)
+                except (CorruptSnapshot, UsageError):  # `manifests` tells of it
+                    continue
         return removed
 
     def claim(self) -> None:

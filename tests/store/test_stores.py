@@ -327,6 +327,15 @@ def test_a_place_where_nothing_can_be_made():
         FileStore("/proc/s")
 
 
+def test_a_directory_that_has_gone(tmp_path):
+    store = FileStore(tmp_path / "s")
+    store.put(1, 0, [b"head"])
+    (tmp_path / "s").rename(tmp_path / "moved")
+    for use in (lambda: store.put(1, 1, [b"head"]), store.numbers, lambda: store.drop(1)):
+        with pytest.raises(StoreError, match=r"No such file.*moved or deleted.*bring it back"):
+            use()
+
+
 def test_zeros_take_no_room(tmp_path):
     store = FileStore(tmp_path / "s")
     record = store.put(1, 0, [b"head", bytes(8 << 20), b"tail"])
