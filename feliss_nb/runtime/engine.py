@@ -206,6 +206,7 @@ class EngineWorker:
             if isinstance(message, m.Rollback):
                 self._peers.forget_dead()
                 self.captures.clear()
+                self.copier.call_off()
                 if self._world is not None:
                     self._world.end_epoch()
                 self._attempt = message.attempt
@@ -405,6 +406,7 @@ class EngineWorker:
             sent = join(captured.difference, channel_frames)
         for holder in command.holders:
             self._peers.send(holder, head, sent)
+        self.copier.sealed(checkpoint, rank, shard, captured.base, sent)
         saved = m.Saved(
             self.worker.epoch,
             checkpoint,
@@ -419,6 +421,7 @@ class EngineWorker:
 
     def _discard(self, command: m.Discard) -> None:
         self.captures.pop((command.rank, command.checkpoint), None)
+        self.copier.call_off(command.rank)
         runner = self.runners.get(command.rank)
         if runner is not None:
             runner.to_capture = None
