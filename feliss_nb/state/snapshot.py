@@ -19,9 +19,9 @@ import numpy as np
 import xxhash
 
 from feliss_nb.errors import CorruptSnapshot
-from feliss_nb.state import arrival
+from feliss_nb.state import arrival, chunks, collector
 from feliss_nb.state.chunks import marks
-from feliss_nb.state.codec import Tape, allocate_each, fresh, pack
+from feliss_nb.state.codec import Tape, allocate_each, pack
 from feliss_nb.state.digest import DIGEST_SIZE, digest
 from feliss_nb.state.explain import Rename
 
@@ -201,7 +201,11 @@ def signed(snapshot: Snapshot, found: Sequence[bytes]) -> Snapshot:
 
 def verify(snapshot: Snapshot) -> None:
     """Raise CorruptSnapshot unless the bytes are those that were captured."""
-    found = signed(snapshot, [marks(buffer) for buffer in snapshot.buffers]).digest
+    _check(snapshot, [marks(buffer) for buffer in snapshot.buffers])
+
+
+def _check(snapshot: Snapshot, found_marks: Sequence[bytes]) -> None:
+    found = signed(snapshot, found_marks).digest
     if found != snapshot.digest:
         raise CorruptSnapshot(
             f"a snapshot of {snapshot.nbytes} bytes has digest {found.hex()} and was captured with "
@@ -229,19 +233,17 @@ def restore(
     CorruptSnapshot
         The bytes are not those that were captured.
     """
-    verify(snapshot)
-    segments = []
-    for (inside, place), size in zip(_parts(snapshot.segments), snapshot.segments, strict=True):
-        if inside:
-            segments.append(
-                memoryview(
-                    bytearray(memoryview(snapshot.buffers[0]).cast("B")[place : place + size])
-                )
-            )
-        else:
-            segments += fresh([snapshot.buffers[place]])
+    copies = allocate_each(memoryview(buffer).nbytes for buffer in snapshot.buffers)
+    _check(snapshot, [chunks.copy(*pair) for pair in zip(copies, snapshot.buffers, strict=True)])
+    segments = [
+        memoryview(bytearray(copies[0][place : place + size])) if inside else copies[place]
+        for (inside, place), size in zip(_parts(snapshot.segments), snapshot.segments, strict=True)
+    ]
     buffers = [segments[which][start : start + n] for which, start, n in snapshot.stretches]
-    with arrival.reading(arrival.Arrival(None, make_handle, renew_classes)):
+    with (
+        collector.paused(memoryview(snapshot.data).nbytes),
+        arrival.reading(arrival.Arrival(None, make_handle, renew_classes)),
+    ):
         return pickle.loads(snapshot.data, buffers=buffers)
 
 
