@@ -372,10 +372,10 @@ def _make(state: str, size: float, rank: int, ranks: int) -> Any:
 def _stand_up(store: FileStore, number: int, rank: int, ranks: int) -> float:
     """Read the rank's shard from the disk and stand it up once more; the seconds of it."""
     begun = time.perf_counter()
-    manifest = next(each for each in store.manifests() if each.checkpoint == number)
-    chain = *manifest.shard(rank).bases, number
-    shard = whole([store.get(each, rank) for each in chain], allocate_each)
-    again = restore(from_frames(split(shard)[0]), renew_classes=False)
+    [manifest] = [found for found in store.manifests() if found.checkpoint == number]
+    chain = [store.get(each, rank) for each in (*manifest.shard(rank).bases, number)]
+    main, _ = split(whole(chain, allocate_each))
+    again = restore(from_frames(main), renew_classes=False)
     seconds = time.perf_counter() - begun
     del again
     return seconds
