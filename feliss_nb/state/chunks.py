@@ -20,7 +20,7 @@ CHUNK = 16 * 1024
 SHORTEST, LONGEST = 1024, 32 * 1024
 _BITS = 12
 _WINDOW = 16
-_STEP = 16 * CHUNK
+_STEP = 32 * CHUNK  # what is copied and then marked stays in the cache
 _BLOCK = 1 << 17  # what is hashed at once stays in the cache
 _GEAR = np.array([xxhash.xxh3_64_intdigest(bytes([byte])) >> 32 for byte in range(256)], np.uint32)
 
