@@ -113,6 +113,8 @@ def start(
     store: Place | None = None,
     keep: int = 2,
     capture: str = "full",
+    losses: int | None = 3,
+    continuation_timeout: float | None = None,
 ) -> Session:
     """Start engines and a session on them.
 
@@ -148,6 +150,13 @@ def start(
         How many checkpoints stay there.
     capture : str
         How a rank becomes a snapshot: see `Session.capture`.
+    losses : int or None
+        How many engines may be lost with the same continuation running. Then it is set aside, and
+        its job ends with a `PoisonError` that names it: see `Session.set_aside`. None: it runs
+        again each time.
+    continuation_timeout : float, optional
+        Seconds that a continuation may run, unless its job has a ``timeout=`` of its own; past
+        them its engine is killed and recovered. Default: for ever.
 
     Raises
     ------
@@ -167,6 +176,8 @@ def start(
         timeout,
         keep,
         capture,
+        losses,
+        continuation_timeout,
     )
     _check(settings)
     kind = check_kind(engines)
@@ -188,6 +199,8 @@ def restore(
     mtbf: float | None = None,
     keep: int = 2,
     capture: str = "full",
+    losses: int | None = 3,
+    continuation_timeout: float | None = None,
 ) -> Session:
     """Go on from the newest whole checkpoint that another session has kept on a store.
 
@@ -210,7 +223,7 @@ def restore(
         What to call the session. Default: as before.
     copies, replace, timeout, engines
         See `start`.
-    checkpoint_every, mtbf, keep, capture
+    checkpoint_every, mtbf, keep, capture, losses, continuation_timeout
         See `start`.
 
     Raises
@@ -233,6 +246,8 @@ def restore(
         timeout,
         keep,
         capture,
+        losses,
+        continuation_timeout,
     )
     _check(settings)
     kind = check_kind(engines)
@@ -281,6 +296,8 @@ def attach(
     store: Place | None = None,
     keep: int = 2,
     capture: str = "full",
+    losses: int | None = 3,
+    continuation_timeout: float | None = None,
 ) -> Session:
     """Start a session on engines that run already, on this machine.
 
@@ -296,6 +313,8 @@ def attach(
     workers : int, optional
         Engines that host a rank; default: all but the spares.
     spares, name, copies, seed, checkpoint_every, timeout, mtbf, store, keep, capture
+        See `start`.
+    losses, continuation_timeout
         See `start`.
 
     Raises
@@ -316,6 +335,8 @@ def attach(
         timeout,
         keep,
         capture,
+        losses,
+        continuation_timeout,
     )
     _check(settings)
     with _claimed(store) as claimed:

@@ -206,7 +206,7 @@ def combine_some(
 
     while done < len(items):
         key, values = items[done]
-        here.at(index, label)
+        here.at(index, label, items[done])
         items[done] = key, combined(values, rule)
         done, index = done + 1, index + 1
         if here.due:
@@ -237,7 +237,7 @@ def split_some(
             done = stop
         else:
             key = items[done][0]
-            here.at(index, f"key {shorten(key)}")
+            here.at(index, f"key {shorten(key)}", key)
             parts[_asked(plan.partition, key, size)].append(items[done])
             done, index = done + 1, index + 1
         if here.due:
@@ -341,7 +341,7 @@ def reduce_some(plan: Plan, out: Target, index: int, items: Items, done: int) ->
 
     while done < len(items):
         key, values = items[done]
-        here.at(index, label)
+        here.at(index, label, items[done])
         items[done] = key, one_value(f, key, values) if with_key else one_value(f, values)
         done, index = done + 1, index + 1
         if here.due:

@@ -23,6 +23,7 @@ from feliss_nb.core.master import Master
 from feliss_nb.errors import DeadlockError, FelissError, InternalError, UsageError
 from feliss_nb.runtime import wire
 from feliss_nb.runtime.blobs import Blobs
+from feliss_nb.runtime.board import BoardView
 from feliss_nb.runtime.cluster import Engines
 from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
 from feliss_nb.runtime.events import EventLog
@@ -54,6 +55,7 @@ class EngineInfo:
     pid: int
     process: Process
     alive: bool = True
+    board: BoardView | None = None
 
 
 class Driver:
@@ -81,6 +83,10 @@ class Driver:
         self.blobs = Blobs()
         self.pace = Pace()
         self.keeper: Keeper | None = None
+        self.timeout: float | None = None  # of continuations whose job has none of its own
+        self.set_aside: dict[bytes, wire.SetAside] = {}
+        self._overdue: dict[str, tuple[m.Running, ...]] = {}  # engine -> what ran for too long
+        self._known: set[str] = set()  # engines whose loss has a cause outside the work
         self.kept_bytes = 0
         self.on_print: Callable[[wire.Printed], None] = lambda printed: None
         self.on_trouble: Callable[[str], None] = lambda text: None
@@ -200,6 +206,7 @@ class Driver:
             done.set_exception(self.master.error)
         else:
             self.events.add("kill", engine=name, rank=rank)
+            self._known.add(name)
             info.process.kill()
             info.process.ended(5.0)
             self._lost(name, "it was killed by request")
@@ -263,6 +270,8 @@ class Driver:
         elif isinstance(message, wire.Kept | wire.Fetched):
             if self.keeper is not None:
                 self.keeper.hear(engine, message)
+        elif isinstance(message, wire.SetAside):
+            self.set_aside[message.id] = message
         elif isinstance(message, wire.Linked):
             self.linking.hear(engine, message)
         elif isinstance(message, wire.Trouble):
@@ -301,7 +310,11 @@ class Driver:
             process = Process(message.pid, message.started)
         except ProcessLookupError:
             return
-        self.engines[engine] = EngineInfo(int(engine), message.pid, process)
+        try:
+            board = BoardView(message.pid, message.board)
+        except OSError:  # it has ended meanwhile
+            board = None
+        self.engines[engine] = EngineInfo(int(engine), message.pid, process, board=board)
         self._poller.register(process.fd, zmq.POLLIN)
         self.linking.joined(engine, message.place)
         if self._names:
@@ -335,9 +348,50 @@ class Driver:
         self.linking.lost(engine)
         if engine in self.master.routes.values():
             self.pace.lost()
-        self._execute(self.master.handle(m.EngineLost(engine, why)))
+        self._execute(self.master.handle(m.EngineLost(engine, why, self._ran(engine, info))))
         if self.keeper is not None:
             self.keeper.lost(engine)
+
+    def _ran(self, engine: str, info: EngineInfo) -> tuple[m.Running, ...]:
+        """Return what may have cost the engine its life."""
+        overdue = self._overdue.pop(engine, None)
+        board, info.board = info.board, None
+        if board is None:
+            return ()
+        running = tuple(one for one, _ in board.running())
+        board.close()
+        if engine in self._known:
+            return ()
+        return running if overdue is None else overdue
+
+    def _look_at_timeouts(self) -> None:
+        """Fence the engine on which something has run for too long, one at a time.
+
+        What waits for it elsewhere is late as well.
+        """
+        if self._overdue or self.master.state in ("recovering", "failed"):
+            return
+        worst: tuple[float, str, m.Running, float] | None = None
+        for engine, info in self.engines.items():
+            if not info.alive or info.board is None:
+                continue
+            for one, seconds in info.board.running():
+                job = self.master.jobs.get(one.job)
+                timeout = None if job is None else job.timeout
+                if timeout is None:
+                    timeout = self.timeout
+                if timeout is None or seconds <= timeout or job is None or job.internal:
+                    continue
+                if self.master.routes.get(one.rank) == engine and (
+                    worst is None or seconds - timeout > worst[0]
+                ):
+                    worst = seconds - timeout, engine, one, timeout
+        if worst is not None:
+            _, engine, one, timeout = worst
+            label = self.master.jobs[one.job].label
+            why = f"rank {one.rank} was in one continuation of {label} for more than {timeout:g} s"
+            self._overdue[engine] = (one,)
+            self._execute(self.master.handle(m.EngineSuspect(engine, why)))
 
     def _look(self) -> None:
         """Look at the hub's list of engines, and at the clock of checkpoints."""
@@ -353,6 +407,7 @@ class Driver:
             if info.alive and info.id not in known and not info.process.ended():
                 suspect = m.EngineSuspect(engine, "the hub misses its beats")
                 self._execute(self.master.handle(suspect))
+        self._look_at_timeouts()
         if self.master.state == "recovering":
             self.pace.recovering(passed)
         if self.master.state != "running":
@@ -429,15 +484,20 @@ class Driver:
         threading.Thread(target=self._add_engine, name="feliss-replace", daemon=True).start()
 
     def _add_engine(self) -> None:
+        came = False
         try:
             engine = self.cluster.add()
             if engine is not None and not self._stopping:
                 hello = self.expect(engine)
                 deadline = time.monotonic() + HELLO_PATIENCE
                 self.await_hello(engine, hello, deadline, lambda what: None)
+                came = True
         except Exception as error:  # noqa: BLE001 - a session without a spare goes on
             if not self._stopping:
                 self.events.add("no-replacement", error=str(error))
+        finally:
+            if not came and not self._stopping:
+                self.post(m.NotReplaced())
 
     def _compare(self, command: m.Compare) -> None:
         try:

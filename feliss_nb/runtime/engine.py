@@ -26,6 +26,7 @@ from feliss_nb.core.worker import Worker
 from feliss_nb.errors import CorruptSnapshot, InternalError
 from feliss_nb.runtime import wire
 from feliss_nb.runtime.blobs import large_buffers
+from feliss_nb.runtime.board import Board
 from feliss_nb.runtime.capturing import Captured
 from feliss_nb.runtime.copier import Copier
 from feliss_nb.runtime.forking import process_stands_fork
@@ -121,6 +122,7 @@ class EngineWorker:
         self.progress: dict[tuple[int, int], tuple[int, int]] = {}
         self.mapped: dict[tuple[int, int], int] = {}
         self.names: dict[int, str] = {}
+        self.board = Board(size)
         self.printer = Printer(self)
         self.copier = Copier(self)
         self._blobs: dict[bytes, wire.Blob] = {}
@@ -153,7 +155,8 @@ class EngineWorker:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(self._wake, zmq.POLLIN)
-        hello = wire.Hello(self.engine, os.getpid(), start_time(os.getpid()), self._place)
+        me = os.getpid()
+        hello = wire.Hello(self.engine, me, start_time(me), self._place, self.board.fd)
         wire.send(socket, wire.encode(hello))
         next_tick = monotonic()
         try:
@@ -392,6 +395,7 @@ class EngineWorker:
     def _retire(self, command: m.Retire) -> None:
         runner = self.runners.pop(command.rank, None)
         if runner is not None:
+            runner.retire()
             runner.capturing.discard()
             runner.bell.ring()
             self._stop_user_code(runner, None)
@@ -598,6 +602,7 @@ class EngineWorker:
         self._peers.close()
         self._data.join(2.0)
         self.printer.close()
+        self.board.close()
         if not (self._control.is_alive() or self._data.is_alive()):
             self._context.destroy(linger=0)  # under a thread that uses a socket it would abort
         _workers.pop(str(self.directory), None)

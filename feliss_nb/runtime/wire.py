@@ -122,12 +122,40 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """An engine's worker is up."""
+    """An engine's worker is up; `board` is its file of what runs there."""
 
     engine: str
     pid: int
     started: float
     place: Place | None = None
+    board: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A continuation that must not run any more.
+
+    Parameters
+    ----------
+    id : bytes
+        Its identity, or its record's.
+    job, rank, losses : int
+        Of what job, where, and how many engines were lost with it.
+    function : str
+        Its name.
+    record : str or None
+        The record at hand.
+    call : Body or str
+        The pair of function and arguments, or why they cannot travel.
+    """
+
+    id: bytes
+    job: int
+    rank: int
+    losses: int
+    function: str
+    record: str | None
+    call: Body | str
 
 
 @dataclass(frozen=True, slots=True)
