@@ -46,6 +46,9 @@ class Here(Protocol):
     def at(self, index: int, label: Callable[[], str] | str, value: Any = None) -> None:
         """Take the identity of a record, ``value``: of this rank in this job the ``index``-th."""
 
+    def phase(self, name: str) -> None:
+        """Tell, once, that this rank has come to a phase of the job."""
+
     def progress(self, done: int, total: int) -> None:
         """Report units of work, of this rank in this job."""
 

@@ -228,6 +228,7 @@ def split_some(
 ) -> None:
     """Find the ranks of some keys; behind the last key, send each rank its part."""
     here = begin()
+    here.phase("shuffling")
     size = here.size
     while done < len(items):
         if plan.partition is None:
@@ -302,6 +303,7 @@ def merge_some(
 ) -> None:
     """Fold some of what the ranks sent, rank by rank."""
     here = begin()
+    here.phase("reducing")
     folds = plan.folds
     rule = Rule(plan.origin, None, any_key=True)  # every key has found its rank
     while source_rank < len(messages):

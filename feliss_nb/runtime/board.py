@@ -14,10 +14,11 @@ from time import monotonic
 from feliss_nb.core.ids import record_id
 from feliss_nb.core.messages import Running
 
-# A slot for each rank: when it began (0: nothing runs), its job, its record (-1: none), its id.
+# A slot for each rank: when it began (0: nothing runs), its job, its record (-1: none), its id;
+# behind it how many the rank has begun here.
 _SLOT = struct.Struct("=dqq16s")
 SIZE = 64
-_BEGAN, _INDEX = 0, 2  # in words of 8 bytes
+_BEGAN, RECORD, _COUNT = 0, 2, 5  # in words of 8 bytes
 
 
 class Slot:
@@ -39,6 +40,7 @@ class Slot:
         """Note a continuation."""
         self._times[_BEGAN] = 0.0
         _SLOT.pack_into(self._memory, 0, 0.0, job, -1, identity)
+        self.words[_COUNT] += 1
         self._times[_BEGAN] = monotonic()
 
     def end(self) -> None:
@@ -53,9 +55,6 @@ class Slot:
     def go_on(self) -> None:
         """Let the clock run again."""
         self._times[_BEGAN] = monotonic() - self._spent
-
-
-RECORD = _INDEX
 
 
 class Board:
@@ -123,6 +122,11 @@ class BoardView:
             key = identity if index < 0 else record_id(job, rank, index)
             found.append((Running(rank, job, key), now - began if began > 0 else -began))
         return found
+
+    def begun(self, rank: int) -> int:
+        """Return how many continuations a rank has begun in this engine."""
+        (count,) = struct.unpack_from("=q", self._memory, rank * SIZE + 8 * _COUNT)
+        return int(count)
 
     def close(self) -> None:
         """Unmap it."""

@@ -39,6 +39,7 @@ class Copier:
         self._engine = engine
         self._work: queue.SimpleQueue[Callable[[Store], None] | None] = queue.SimpleQueue()
         self._data: bytes | None = None
+        self.before: Callable[[], None] = lambda: None  # called before each write: a faulty disk
 
     def take(self, message: wire.StoreAt | wire.Keep | wire.Fetch) -> None:
         """Do what the master says. The engine's lock is held."""
@@ -86,6 +87,7 @@ class Copier:
         try:
             if frames is None:
                 raise MissingSnapshot(f"the snapshot of rank {rank} was dropped before its copy")
+            self.before()
             outcome = store.put(checkpoint, rank, frames)
         except BaseException as error:  # noqa: BLE001 - whatever failed, the job goes on
             outcome = told(error)

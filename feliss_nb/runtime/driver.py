@@ -6,6 +6,7 @@ wait and never the machine.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -28,6 +29,7 @@ from feliss_nb.runtime.cluster import Engines
 from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import Failure, describe
+from feliss_nb.runtime.injecting import Injector
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.keeping import Keeper
 from feliss_nb.runtime.linking import Linking
@@ -86,6 +88,7 @@ class Driver:
         self.timeout: float | None = None  # of continuations whose job has none of its own
         self.set_aside: dict[bytes, wire.SetAside] = {}
         self._overdue: dict[str, tuple[m.Running, ...]] = {}  # engine -> what ran for too long
+        self.injector = Injector(self)
         self._known: set[str] = set()  # engines whose loss has a cause outside the work
         self.kept_bytes = 0
         self.on_print: Callable[[wire.Printed], None] = lambda printed: None
@@ -206,7 +209,7 @@ class Driver:
             done.set_exception(self.master.error)
         else:
             self.events.add("kill", engine=name, rank=rank)
-            self._known.add(name)
+            self.harmed(name)
             info.process.kill()
             info.process.ended(5.0)
             self._lost(name, "it was killed by request")
@@ -224,7 +227,8 @@ class Driver:
         try:
             while not self._stopping:
                 patience = LOOK if self.linking.settled.is_set() else LOOK_CLOSELY
-                ready = dict(self._poller.poll(int(patience * 1000)))
+                patience = min(patience, self.injector.patience)
+                ready = dict(self._poller.poll(math.ceil(patience * 1000)))
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
                 self._run_inbox()
@@ -234,6 +238,7 @@ class Driver:
                     if info.alive and info.process.fd in ready:
                         self._lost(engine, "its process ended")
                 self.linking.look()
+                self.injector.look()
                 self._look()
         except BaseException as error:  # a bug of ours: whoever waits must hear of it
             self._broken(error)
@@ -270,6 +275,10 @@ class Driver:
         elif isinstance(message, wire.Kept | wire.Fetched):
             if self.keeper is not None:
                 self.keeper.hear(engine, message)
+        elif isinstance(message, wire.Phase):
+            if message.epoch == self.master.epoch:
+                rank, job = message.rank, message.job
+                self.events.add("phase", rank=rank, job=job, phase=message.phase)
         elif isinstance(message, wire.SetAside):
             self.set_aside[message.id] = message
         elif isinstance(message, wire.Linked):
@@ -351,6 +360,10 @@ class Driver:
         self._execute(self.master.handle(m.EngineLost(engine, why, self._ran(engine, info))))
         if self.keeper is not None:
             self.keeper.lost(engine)
+
+    def harmed(self, engine: str) -> None:
+        """Note that an engine is harmed by us: its work is not to blame if it is lost."""
+        self._known.add(engine)
 
     def _ran(self, engine: str, info: EngineInfo) -> tuple[m.Running, ...]:
         """Return what may have cost the engine its life."""
@@ -556,6 +569,7 @@ class Driver:
 
     def _say_quit(self) -> None:
         self.on_trouble = lambda text: None  # what the end cuts short is no trouble
+        self.injector.end()
         self._execute(self.master.handle(m.Stop()))
         if not self.cluster.own:
             for engine, info in self.engines.items():

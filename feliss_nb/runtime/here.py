@@ -14,6 +14,7 @@ from feliss_nb.core.messages import Continuation
 from feliss_nb.errors import NotReadyError, UsageError
 from feliss_nb.runtime.board import RECORD, Board
 from feliss_nb.runtime.gang_port import GangPort, MpiPort
+from feliss_nb.runtime.wire import Phase
 from feliss_nb.state.handle import Handle, Target
 
 if TYPE_CHECKING:
@@ -324,6 +325,16 @@ class Here:
         self._noted[RECORD] = index
         if self._poisoned and self._base in self._poisoned:
             raise Poisoned(self._base, value)
+
+    def phase(self, name: str) -> None:
+        """Tell, once, that this rank has come to a phase of the job."""
+        phases, engine = self._runner.phases, self._runner.engine
+        if phases.get(self._job) != name:
+            with engine.lock:
+                phases[self._job] = name
+                if self._rank.state != "retired":
+                    told = Phase(self._rank.epoch, self.rank, self._job, name)
+                    engine.to_master(told)
 
     def progress(self, done: int, total: int) -> None:
         """Tell how much of this rank's share of the job is done, in the model's units."""

@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,20 @@ class Peers:
     ----------
     segments : Segments
         Where to put what goes to peers: what lies there is not copied again.
+    lock : Lock
+        Of the sockets.
     """
 
     def __init__(self, context: zmq.Context[Any], directory: Path, engine: str) -> None:
         self._context, self._directory, self._engine = context, directory, engine
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self.segments = Segments()
         self._mappings = Mappings()
         self._trial = Trial(self.segments.token)
         self._sharing: set[str] = set()  # engines that can map our segments
+        # A faulty network: takes a message over, and sends it later or never.
+        self.filter: Callable[[str, Callable[[], None]], bool] | None = None
 
     def _address(self, engine: str) -> str:
         return f"ipc://{self._directory}/data-{engine}"
@@ -68,7 +72,7 @@ class Peers:
 
     def send(self, engine: str, head: Any, frames: Sequence[Any] = ()) -> None:
         """Send a message; large frames are not copied and must not change. Never waits."""
-        with self._lock:
+        with self.lock:
             socket = self._sockets.get(engine)
             if socket is None:
                 socket = self._connect(engine)
@@ -78,6 +82,15 @@ class Peers:
                     references, places, frames = lies
                     head = (_SHARED, self._engine, references, places, head)
             first = pickle.dumps(head, 5)
+            if self.filter is not None:
+                whole = [first, *frames]
+
+                def late() -> None:
+                    if not socket.closed:
+                        socket.send_multipart(whole, copy=False)
+
+                if self.filter(engine, late):
+                    return
             if frames:
                 socket.send_multipart([first, *frames], copy=False)
             else:
@@ -113,7 +126,7 @@ class Peers:
                 if self._mappings.meet(*head[1:]):
                     self.send(head[1], (_ACCEPTED, self._engine))
             elif kind == _ACCEPTED:
-                with self._lock:
+                with self.lock:
                     if head[1] in self._sockets:
                         self._sharing.add(head[1])
             else:
@@ -147,7 +160,7 @@ class Peers:
 
         Of those alone: to one that hosts no rank a copy of a snapshot may be on its way.
         """
-        with self._lock:
+        with self.lock:
             for engine in [e for e in self._sockets if not self._is_there(e)]:
                 self._sockets.pop(engine).close(0)
                 self._sharing.discard(engine)
@@ -167,7 +180,7 @@ class Peers:
 
     def close(self) -> None:
         """Close every outgoing socket, and let the inbox's thread end."""
-        with self._lock:
+        with self.lock:
             for socket in self._sockets.values():
                 socket.close(0)
             self._sockets.clear()

@@ -89,6 +89,7 @@ class Runner:
         self.slot = engine.board.slot(rank.rank)
         self.slot.end()
         self.poisoned = engine.worker.poisoned
+        self.phases: dict[int, str] = {}  # job -> the last one that the master was told of
         self.to_capture: m.Capture | None = None
         self.in_user_code = False
         self.asked_to_stop = False
@@ -332,6 +333,7 @@ class Runner:
         """A job has ended: its functions and what waited for replies go. The lock is held."""
         self.state.namespaces.pop(job, None)
         self._reported.discard(job)
+        self.phases.pop(job, None)
         for key in [key for key in self.state.parked if key[0] == job]:
             del self.state.parked[key]
         self.mailbox.forget(job)

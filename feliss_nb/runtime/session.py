@@ -18,6 +18,7 @@ from typing import Any, TextIO, TypeVar
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
 from feliss_nb.errors import DependencyError, LossError, SessionClosed, UsageError
+from feliss_nb.faults import Fault, FaultPlan
 from feliss_nb.runtime import linking, wire
 from feliss_nb.runtime.anatomy import Anatomy, anatomy_of
 from feliss_nb.runtime.cluster import Engines, search_path
@@ -25,6 +26,7 @@ from feliss_nb.runtime.deadlocks import explain
 from feliss_nb.runtime.driver import Driver
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import name_of
+from feliss_nb.runtime.injecting import Injection
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.keeping import Keeper, MasterRecord
 from feliss_nb.runtime.observe import job_status, status_of
@@ -615,6 +617,47 @@ class BaseSession:
             token = self._driver.ask(m.WaitProtected)
             self._result(token, "the recovery")
             self._driver.linking.settled.wait(linking.PATIENCE)
+
+    def inject(self, plan: FaultPlan | Fault | None) -> Injection | None:
+        """Let things go wrong: carry out a fault plan while the work goes on.
+
+        Parameters
+        ----------
+        plan : FaultPlan or Fault or None
+            None calls off what has not happened yet.
+
+        Returns
+        -------
+        Injection or None
+            At once. Each fault that happens is an event ``fault`` of the log.
+
+        Raises
+        ------
+        UsageError
+            If another plan is being carried out, or this one names a rank that there is not.
+        """
+        self._check_open()
+        if isinstance(plan, Fault):
+            plan = FaultPlan([plan])
+        if plan is not None and not isinstance(plan, FaultPlan):
+            raise UsageError(f"inject() takes a feliss_nb.FaultPlan, a Fault or None, not {plan!r}")
+        done: Future[Injection | None] = Future()
+        drawn = None if plan is None else plan.drawn(self.size)
+
+        def begin() -> None:
+            injector = self._driver.injector
+            try:
+                if drawn is None:
+                    injector.end()
+                    done.set_result(None)
+                else:
+                    done.set_result(injector.begin(drawn))
+            except UsageError as error:
+                done.set_exception(error)
+
+        self._driver.run_soon(begin)
+        found: Injection | None = self._result(done, "the fault plan")
+        return found
 
     @property
     def set_aside(self) -> list[SetAside]:

@@ -277,6 +277,27 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """A rank has come to a phase of a job."""
+
+    epoch: int
+    rank: int
+    job: int
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehave:
+    """Do to yourself what a fault plan says: see `faults.Fault`; `peer` is an engine."""
+
+    kind: str
+    seconds: float
+    peer: str | None
+    rank: int | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """What the notebook calls its variables, for messages to people."""
 

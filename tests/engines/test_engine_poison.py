@@ -69,7 +69,7 @@ def test_a_continuation_that_kills_its_engine_is_set_aside(idle: feliss.Session)
 
 def test_a_record_is_named_however_the_map_is_cut(idle: feliss.Session) -> None:
     source = idle.scatter(list(range(9)))
-    with pytest.raises(errors.PoisonError, match="die_of_four.*record 1") as found:
+    with pytest.raises(errors.PoisonError, match=r"die_of_four.*record 1") as found:
         idle.map(die_of_four, source).wait(PATIENCE)
     assert found.value.rank == 1
     assert idle.set_aside[-1].args == (4,)
@@ -83,10 +83,12 @@ def test_apply_names_the_users_function(idle: feliss.Session) -> None:
 
 def test_what_is_killed_by_request_is_not_blamed(idle: feliss.Session, flags: Any) -> None:
     job = idle.put(work.touch_and_wait, flags.path("runs"), flags.path("go"), rank=0)
-    for _ in range(4):
+    joined = len(idle.events.of_kind("engine-joined"))
+    for one in range(1, 4):
         flags.wait("runs")
         os.unlink(flags.path("runs"))
         idle.kill(0, wait=True)
+        idle.events.wait_for("engine-joined", joined + one, PATIENCE)
     flags.set("go")
     assert job.wait(PATIENCE).state == "done"
 

@@ -123,6 +123,9 @@ class Rank:
         else:
             self.session._send(rank, work)
 
+    def phase(self, name):
+        pass
+
     def at(self, index, label, value=None):
         self.base, self.ordinal, self.label = f"{self.job}:{self.rank}:{index}", 0, label
 
