@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from feliss_nb.lab.bench_chaos import chaos
 from feliss_nb.lab.bench_checkpoint import checkpoint
 from feliss_nb.lab.bench_lu import lu
 from feliss_nb.lab.bench_mpi import mpi
@@ -10,4 +11,4 @@ from feliss_nb.lab.bench_simulate import simulate
 from feliss_nb.lab.bench_tasks import tasks
 from feliss_nb.lab.bench_wordcount import wordcount
 
-__all__ = ["checkpoint", "lu", "mpi", "recovery", "simulate", "tasks", "wordcount"]
+__all__ = ["chaos", "checkpoint", "lu", "mpi", "recovery", "simulate", "tasks", "wordcount"]

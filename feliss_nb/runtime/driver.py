@@ -353,6 +353,8 @@ class Driver:
         info.alive = False
         self._poller.unregister(info.process.fd)
         info.process.close()
+        # What a dead machine would have taken with it.
+        (self.cluster.directory / f"data-{engine}").unlink(missing_ok=True)
         self.blobs.forget_engine(engine)
         self.linking.lost(engine)
         if engine in self.master.routes.values():
