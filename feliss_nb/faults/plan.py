@@ -175,7 +175,12 @@ class FaultPlan(Sequence[Fault]):
 
     @classmethod
     def random(
-        cls, seed: int, count: int = 3, seconds: float = 5.0, kinds: Sequence[str] = ("kill",)
+        cls,
+        seed: int,
+        count: int = 3,
+        seconds: float = 5.0,
+        kinds: Sequence[str] = ("kill",),
+        phases: Sequence[str] = tuple(PHASES),
     ) -> FaultPlan:
         """Draw a plan.
 
@@ -189,6 +194,8 @@ class FaultPlan(Sequence[Fault]):
             They happen within these.
         kinds : sequence of str
             Of these kinds.
+        phases : sequence of str
+            Some of them in one of these phases.
         """
         rng = random.Random(seed)
         found = []
@@ -196,9 +203,9 @@ class FaultPlan(Sequence[Fault]):
             kind = rng.choice(list(kinds))
             draw = rng.random()
             when: dict[str, object] = {"at": round(rng.uniform(0.0, seconds), 3)}
-            if draw < 0.4:
-                when = {"phase": rng.choice(list(PHASES)), "nth": rng.randint(1, 2)}
-            elif draw < 0.5:
+            if draw < 0.5 and phases:
+                when = {"phase": rng.choice(list(phases)), "nth": rng.randint(1, 2)}
+            elif draw < 0.6:
                 when = {"after": rng.randint(1, 200)}
             victim = rng.choice(["host", "host", "host", "holder", "spare"])
             span = {"seconds": round(rng.uniform(0.1, 1.0), 3), "factor": rng.randint(2, 8)}

@@ -23,6 +23,7 @@ from typing import Any
 
 import feliss_nb as feliss
 from feliss_nb.errors import LossError
+from feliss_nb.faults import PHASES
 from feliss_nb.lab.chaos_programs import PROGRAMS
 from feliss_nb.state.canonical import canonical_digest
 
@@ -50,6 +51,10 @@ CAPTURES = (
     "incremental+xor",
     "incremental+forked+zstd",
 )
+#: Seconds: a run goes on with its program until its plan is carried out, or for this long.
+LASTS = 4.0
+#: Phases that only MapReduce has.
+OF_MAPS = ("mapping", "shuffling", "reducing")
 #: Faults that end an engine, or can: more than one at a time may be more than copies tolerate.
 DEADLY = frozenset(("kill", "kill-with-nanny", "exhaust-memory", "flip-bit", "lose-shard"))
 
@@ -71,9 +76,10 @@ class Drawn:
     def draw(cls, seed: int) -> Drawn:
         """Draw a run."""
         rng = random.Random(seed)
-        plan = feliss.FaultPlan.random(seed, rng.choice([1, 1, 2, 3]), 2.5, KINDS)
         every = rng.choice([0.2, 0.5, 1.0, None])
         program = rng.choice(sorted(PROGRAMS))
+        phases = [phase for phase in PHASES if program == "words" or phase not in OF_MAPS]
+        plan = feliss.FaultPlan.random(seed, rng.choice([1, 1, 2, 3]), 2.0, KINDS, phases)
         return cls(seed, program, rng.randrange(VARIANTS), plan, rng.choice(CAPTURES), every)
 
     def run(self, session: feliss.Session) -> bytes:
@@ -147,10 +153,16 @@ class Chaos:
         session.capture = run.capture
         session.checkpoint_every(run.checkpoint_every)
         found: list[Any] = []
+        want = self._want[run.program, run.variant]
 
         def program() -> None:
             try:
-                found.append(run.run(session))
+                result = run.run(session)
+                while result == want and not (
+                    injection is None or injection.is_over or time.monotonic() > begun + LASTS
+                ):
+                    result = run.run(session)
+                found.append(result)
             except BaseException as error:  # noqa: BLE001 - it is told
                 found.append(error)
 
@@ -179,7 +191,7 @@ class Chaos:
             told = "".join(traceback.format_exception(result))
             self._say(f"ERROR {took:5.1f} s  {text}\n{told}\n{_last(session)}")
             self.end()
-        elif result != self._want[run.program, run.variant]:
+        elif result != want:
             outcome.wrong.append(text)
             self._say(f"WRONG {took:5.1f} s  {text}\n{_last(session)}")
             self.end()
@@ -201,7 +213,7 @@ class Chaos:
             deadline = time.monotonic() + RECOVERY
             while not _is_whole(session):
                 if time.monotonic() > deadline or session.over:
-                    # Ranks that share an engine since two losses came close together stay there.
+                    self._say(f"no whole session in {RECOVERY:g} s\n{_last(session)}")
                     self.end()
                     session = None
                     break
@@ -248,8 +260,9 @@ def _is_whole(session: feliss.Session) -> bool:
     if session.state != "running":
         return False
     status = session.status()
-    roles = Counter(engine.role for engine in status.engines)
-    return status.protected and roles["worker"] == WORKERS and roles["spare"] >= SPARES
+    alive = [engine for engine in status.engines if engine.role != "dead"]
+    # Ranks may share an engine, since two losses came close together: that is as good a start.
+    return status.protected and len(alive) >= WORKERS + SPARES
 
 
 def _last(session: feliss.Session, lines: int = 60) -> str:

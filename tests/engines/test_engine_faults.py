@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import feliss_nb as feliss
 from feliss_nb import Fault, FaultPlan, errors
 from feliss_nb.faults import PHASES
+from feliss_nb.lab import chaos_programs as programs
+from feliss_nb.state.canonical import canonical_digest
 
 PATIENCE = 60.0
 WORDS = [f"word{n % 101} other{n % 7} {n}" for n in range(6000)]
@@ -163,3 +166,41 @@ def test_faults_of_stores_cost_checkpoints_only(tmp_path: Path, eventually: Any)
         feliss.restore(tmp_path / "kept", checkpoint_every=None) as again,
     ):
         assert again["ranks"].collect() == [0, 1]
+
+
+# ---------------------------------------------------------------- several at once
+
+
+def pagerank(session: feliss.Session) -> bytes:
+    return canonical_digest(programs.pagerank(session, random.Random(3)))
+
+
+def test_hard_losses_end_with_the_exact_result(eventually: Any) -> None:
+    """Two at once, one during a checkpoint, one after the other under an iteration.
+
+    Each kill takes the victim's files and memory with it, so nothing is recovered from there.
+    """
+    with feliss.start(workers=3, spares=2, copies=2, checkpoint_every=0.2) as session:
+        want = pagerank(session)
+        directory = session._cluster.directory
+
+        def whole() -> bool:
+            status = session.status()
+            alive = [engine for engine in status.engines if engine.role != "dead"]
+            return len(alive) == 5 and status.protected and status.state == "running"
+
+        for faults in (
+            [Fault("kill", rank=0, phase="encoding"), Fault("kill", rank=1, phase="detecting")],
+            [Fault("kill", rank=2, phase="capturing", nth=2)],
+            [Fault("kill", rank=1, phase="loading"), Fault("kill-with-nanny", rank=1, at=0.2)],
+            [Fault("kill", rank=n % 3, at=0.3 + n * 0.9) for n in range(5)],
+        ):
+            eventually(whole, PATIENCE, "five engines and all copies")
+            injection = inject(session, *faults)
+            while not injection.is_over:
+                assert pagerank(session) == want
+            assert pagerank(session) == want
+            assert len(injection.fired) == len(faults)
+        dead = {engine.engine for engine in session.status().engines if engine.role == "dead"}
+        assert len(dead) >= 10
+        assert not [path for n in dead for path in directory.glob(f"data-{n}")]
