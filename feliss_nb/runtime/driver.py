@@ -33,6 +33,7 @@ from feliss_nb.runtime.injecting import Injector
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.keeping import Keeper
 from feliss_nb.runtime.linking import Linking
+from feliss_nb.runtime.links import Links
 from feliss_nb.runtime.owner import Process
 from feliss_nb.runtime.pacing import Pace
 from feliss_nb.state.canonical import canonical_digest
@@ -88,6 +89,7 @@ class Driver:
         self.timeout: float | None = None  # of continuations whose job has none of its own
         self.set_aside: dict[bytes, wire.SetAside] = {}
         self._overdue: dict[str, tuple[m.Running, ...]] = {}  # engine -> what ran for too long
+        self.links = Links()
         self.injector = Injector(self)
         self._known: set[str] = set()  # engines whose loss has a cause outside the work
         self.kept_bytes = 0
@@ -264,12 +266,20 @@ class Driver:
             self._take(bytes(identity).decode(), wire.decode(frames))
 
     def _take(self, engine: str, message: Any) -> None:
+        self.links.heard(engine, time.monotonic())
         if isinstance(message, wire.Hello):
             self._hello(engine, message)
         elif isinstance(message, wire.Printed):
             self.on_print(message)
         elif isinstance(message, wire.Progress):
             self._progress(message)
+            deaf = self.links.beat(engine, message.unanswered)
+            if deaf is not None:
+                why = f"it lives, and what engine {engine} sends to it does not arrive"
+                self._execute(self.master.handle(m.EngineSuspect(deaf, why)))
+        elif isinstance(message, wire.LinkBroken):
+            why = f"messages that it sent to engine {engine} were lost on the way"
+            self._execute(self.master.handle(m.EngineSuspect(message.engine, why)))
         elif isinstance(message, wire.Waiting):
             self._waiting(engine, message)
         elif isinstance(message, wire.Kept | wire.Fetched):
@@ -356,6 +366,7 @@ class Driver:
         # What a dead machine would have taken with it.
         (self.cluster.directory / f"data-{engine}").unlink(missing_ok=True)
         self.blobs.forget_engine(engine)
+        self.links.forget(engine)
         self.linking.lost(engine)
         if engine in self.master.routes.values():
             self.pace.lost()
@@ -422,6 +433,9 @@ class Driver:
             if info.alive and info.id not in known and not info.process.ended():
                 suspect = m.EngineSuspect(engine, "the hub misses its beats")
                 self._execute(self.master.handle(suspect))
+            elif info.alive and self.links.is_silent(engine, info.pid, info.board, now):
+                why = "it says nothing, and neither runs anything nor uses the processor"
+                self._execute(self.master.handle(m.EngineSuspect(engine, why)))
         self._look_at_timeouts()
         if self.master.state == "recovering":
             self.pace.recovering(passed)

@@ -34,7 +34,7 @@ from feliss_nb.runtime.misbehaving import misbehave
 from feliss_nb.runtime.mpi_link import MpiLink, MpiWorld, find_place
 from feliss_nb.runtime.output import Printer
 from feliss_nb.runtime.owner import end_engine_with, follow, start_time
-from feliss_nb.runtime.peers import Peers
+from feliss_nb.runtime.peers import LOST, Peers
 from feliss_nb.runtime.runner import Runner
 from feliss_nb.runtime.shard import join, reached_by, split
 from feliss_nb.state.differences import apply
@@ -124,6 +124,7 @@ class EngineWorker:
         self.mapped: dict[tuple[int, int], int] = {}
         self.names: dict[int, str] = {}
         self.board = Board(size)
+        self.mute = False  # a faulty network: the master hears nothing any more
         self.printer = Printer(self)
         self.copier = Copier(self)
         self._blobs: dict[bytes, wire.Blob] = {}
@@ -171,7 +172,9 @@ class EngineWorker:
                     self._tick()
                     next_tick = monotonic() + TICK
                 while self._outbox:
-                    wire.send(socket, self._outbox.popleft())
+                    frames = self._outbox.popleft()
+                    if not self.mute:
+                        wire.send(socket, frames)
         except BaseException as error:  # the master must hear of a bug of ours
             wire.send(socket, wire.encode(wire.Trouble(_text(error))))
             raise
@@ -245,7 +248,8 @@ class EngineWorker:
         pools = {r.rank: sum(r.alive.values()) for r in self.worker.ranks.values()}
         progress, self.progress = self.progress, {}
         mapped, self.mapped = self.mapped, {}
-        self.to_master(wire.Progress(self.worker.epoch, progress, mapped, pools))
+        unanswered = tuple(self.peers.count())
+        self.to_master(wire.Progress(self.worker.epoch, progress, mapped, pools, unanswered))
 
     def to_master(self, message: Any) -> None:
         """Send a message to the master, in order."""
@@ -333,6 +337,8 @@ class EngineWorker:
                 self.peers.send(source, ("want", checkpoint, rank, self.engine))
         elif kind == "want":
             self.execute(self.worker.want(m.Want(*head[1:])))
+        elif kind == LOST:
+            self.to_master(wire.LinkBroken(head[1]))
         else:
             raise InternalError(f"a message of an unknown kind {kind!r}")
 

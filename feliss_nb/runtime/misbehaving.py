@@ -102,6 +102,25 @@ class Late:
                 send()
 
 
+def _drop(engine: EngineWorker, order: wire.Misbehave) -> None:
+    left = [order.count]
+
+    def loses(peer: str, send: Callable[[], None]) -> bool:
+        if peer != order.peer or not left[0]:
+            return False
+        left[0] -= 1
+        return True
+
+    engine.peers.filter = loses
+
+
+def _cut(engine: EngineWorker, order: wire.Misbehave) -> None:
+    if order.peer == "master":
+        engine.mute = True
+    else:
+        engine.peers.filter = lambda peer, send: peer == order.peer
+
+
 def _lose(engine: EngineWorker, order: wire.Misbehave) -> None:
     for key in engine.store.nbytes():
         if order.rank is None or key[1] == order.rank:
@@ -134,6 +153,8 @@ _KINDS: dict[str, Callable[[Any, wire.Misbehave], None]] = {
     "hang": _hang,
     "exhaust-memory": _exhaust,
     "delay": _delay,
+    "drop": _drop,
+    "cut": _cut,
     "lose-shard": _lose,
     "flip-bit": _flip,
     "fill-disk": _fill,

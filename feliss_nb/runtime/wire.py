@@ -167,12 +167,23 @@ class Printed:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far jobs are: (rank, job) -> (done, total); and records mapped since the last one."""
+    """How far jobs are: (rank, job) -> (done, total); and records mapped since the last one.
+
+    `unanswered` are engines that owe an answer for long to what was sent to them.
+    """
 
     epoch: int
     progress: dict[tuple[int, int], tuple[int, int]]
     mapped: dict[tuple[int, int], int]
     pools: dict[int, int]
+    unanswered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkBroken:
+    """Messages that this engine was sent by another are lost."""
+
+    engine: str
 
 
 @dataclass(frozen=True, slots=True)

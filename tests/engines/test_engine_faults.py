@@ -92,6 +92,9 @@ def test_a_kill_of_the_new_holder_during_the_recovery(settled: feliss.Session) -
         Fault("slow", rank=2, seconds=1.0, factor=5.0),
         Fault("exhaust-memory", rank=1),
         Fault("delay", rank=0, peer=1, seconds=0.3),
+        Fault("drop", rank=0, peer=1, count=1),
+        Fault("cut", rank=0, peer=1),
+        Fault("cut", rank=2, peer="master"),
         Fault("kill", rank=0, victim="spare"),
         Fault("kill", rank=0, victim="holder", after=5),
     ],
@@ -193,7 +196,7 @@ def test_hard_losses_end_with_the_exact_result(eventually: Any) -> None:
             [Fault("kill", rank=0, phase="encoding"), Fault("kill", rank=1, phase="detecting")],
             [Fault("kill", rank=2, phase="capturing", nth=2)],
             [Fault("kill", rank=1, phase="loading"), Fault("kill-with-nanny", rank=1, at=0.2)],
-            [Fault("kill", rank=n % 3, at=0.3 + n * 0.9) for n in range(5)],
+            *([Fault("kill", rank=n % 3, at=0.1)] for n in range(5)),  # in the middle of it
         ):
             eventually(whole, PATIENCE, "five engines and all copies")
             injection = inject(session, *faults)
