@@ -18,7 +18,9 @@ from feliss_nb.lab.simulator import Simulation
 #: More than any of the programs below needs, however often it is set back.
 MOST = 60_000
 
-FAULTS = tuple("host host host any two suspect join capture keep checkpoint checkpoint".split())
+FAULTS = tuple(
+    "host host host any two suspect join capture keep send checkpoint checkpoint".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ def inject(sim: Simulation, kind: str, which: int) -> None:
     kind : str
         ``host`` kills the engine of a rank, ``any`` any engine, ``two`` both at once; ``suspect``
         lets an engine miss its beats, ``join`` lets a new one join, ``capture`` and ``keep`` let
-        the next one fail, ``checkpoint`` asks for a checkpoint.
+        the next one fail, ``send`` lets the next who is to send a snapshot have lost it,
+        ``checkpoint`` asks for a checkpoint.
     which : int
         Which rank or engine, modulo their number.
     """
@@ -102,7 +105,7 @@ def inject(sim: Simulation, kind: str, which: int) -> None:
         sim.suspect(living[which % len(living)])
     elif kind == "join":
         sim.join()
-    elif kind in ("capture", "keep"):
+    elif kind in ("capture", "keep", "send"):
         sim.fail_next(kind)
     elif kind == "checkpoint":
         sim.ask(m.TakeCheckpoint)

@@ -27,6 +27,9 @@ from feliss_nb.runtime import (
     list_place,
 )
 
+#: How many checkpoints stay on a store, unless told otherwise.
+KEEP = 2
+
 
 class Session(BaseSession):
     """Ranks on engines; see `feliss_nb.start` and `feliss_nb.attach`."""
@@ -111,7 +114,7 @@ def start(
     engines: str | None = None,
     mtbf: float | None = None,
     store: Place | None = None,
-    keep: int = 2,
+    keep: int | None = None,
     capture: str = "full",
     losses: int | None = 3,
     continuation_timeout: float | None = None,
@@ -146,8 +149,8 @@ def start(
     store : str, path or Store, optional
         Keep checkpoints there too, in the background: a directory of yours, a URL that fsspec
         knows, or a store of `feliss_nb.store`. `restore` goes on from them.
-    keep : int
-        How many checkpoints stay there.
+    keep : int, optional
+        How many checkpoints stay there. Default: 2.
     capture : str
         How a rank becomes a snapshot: see `Session.capture`.
     losses : int or None
@@ -174,7 +177,7 @@ def start(
         checkpoint_every,
         mtbf,
         timeout,
-        keep,
+        _kept(store, keep),
         capture,
         losses,
         continuation_timeout,
@@ -197,7 +200,7 @@ def restore(
     timeout: float = 60.0,
     engines: str | None = None,
     mtbf: float | None = None,
-    keep: int = 2,
+    keep: int = KEEP,
     capture: str = "full",
     losses: int | None = 3,
     continuation_timeout: float | None = None,
@@ -269,6 +272,17 @@ def checkpoints(store: Place) -> Table:
     return list_place(store)
 
 
+def _kept(store: Place | None, keep: int | None) -> int:
+    """Return how many checkpoints stay on the store."""
+    if keep is None:
+        return KEEP
+    if store is None:
+        raise UsageError(
+            "keep= says how many checkpoints stay on a store, and there is none: give store= too"
+        )
+    return keep
+
+
 @contextmanager
 def _claimed(place: Place | None) -> Iterator[Store | None]:
     """Claim the store of a new session; release it if there is none in the end."""
@@ -294,7 +308,7 @@ def attach(
     timeout: float = 60.0,
     mtbf: float | None = None,
     store: Place | None = None,
-    keep: int = 2,
+    keep: int | None = None,
     capture: str = "full",
     losses: int | None = 3,
     continuation_timeout: float | None = None,
@@ -333,7 +347,7 @@ def attach(
         checkpoint_every,
         mtbf,
         timeout,
-        keep,
+        _kept(store, keep),
         capture,
         losses,
         continuation_timeout,

@@ -81,21 +81,21 @@ class Late:
         """Take a message over, unless it goes to somebody else. The lock of the peers is held."""
         if self._peer is not None and peer != self._peer:
             return False
-        self._late.put((time.monotonic() + self._seconds, send))
+        now = time.monotonic()
+        self._late.put((now + self._seconds if now < self._until else now, send))
         return True
 
     def _send(self) -> None:
         while True:
-            try:
-                at, send = self._late.get(timeout=0.02)
-            except queue.Empty:
-                if time.monotonic() < self._until:
-                    continue
-                with self._peers.lock:  # nothing came in between: the order stays
+            if time.monotonic() >= self._until:
+                with self._peers.lock:  # nothing comes in between: the order stays
                     if self._late.empty():
                         if self._peers.filter == self._holds:
                             self._peers.filter = None
                         return
+            try:
+                at, send = self._late.get(timeout=0.02)
+            except queue.Empty:
                 continue
             time.sleep(max(at - time.monotonic(), 0.0))
             with self._peers.lock:

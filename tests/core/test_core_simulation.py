@@ -102,6 +102,28 @@ def test_a_kill_at_every_moment(victim):
         assert sim.run() == want
 
 
+def test_a_rank_stands_up_from_another_copy_when_the_one_asked_for_is_lost():
+    sim = Simulation(2, workers=3, spares=3, copies=2)
+    sim.submit(EVERYTHING)
+    sim.run_until(lambda: sim.master.committed.id)
+    sim.fail_next("send")
+    sim.kill(sim.host(1))
+    assert sim.run() == undisturbed(3, EVERYTHING)
+    kinds = [kind for _, kind, _ in sim.log]
+    assert "copy-lost" in kinds
+    assert "restore-failed" in kinds
+
+
+def test_a_session_ends_with_an_error_when_no_copy_is_left_to_ask_for():
+    sim = Simulation(2, workers=3, spares=1, copies=1)
+    sim.submit(EVERYTHING)
+    sim.run_until(lambda: sim.master.committed.id)
+    sim.fail_next("send")
+    sim.kill(sim.host(1))
+    with pytest.raises(LossError, match="any copy of checkpoint"):
+        sim.run()
+
+
 # ---------------------------------------------------------------- any order of events
 
 
