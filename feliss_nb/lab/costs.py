@@ -33,9 +33,10 @@ import feliss_nb as feliss
 from feliss_nb.errors import FelissError, UsageError
 from feliss_nb.lab import dumps
 from feliss_nb.lab.states import STATES, make
-from feliss_nb.runtime.shard import split
+from feliss_nb.runtime.shard import split, whole
 from feliss_nb.runtime.table import Table, human_bytes, human_seconds
 from feliss_nb.state import captures
+from feliss_nb.state.codec import allocate_each
 from feliss_nb.state.snapshot import from_frames, restore
 from feliss_nb.store import FileStore, SlowStore
 from feliss_nb.store.base import folder as folder_name
@@ -371,7 +372,10 @@ def _make(state: str, size: float, rank: int, ranks: int) -> Any:
 def _stand_up(store: FileStore, number: int, rank: int, ranks: int) -> float:
     """Read the rank's shard from the disk and stand it up once more; the seconds of it."""
     begun = time.perf_counter()
-    again = restore(from_frames(split(store.get(number, rank))[0]), renew_classes=False)
+    [manifest] = [found for found in store.manifests() if found.checkpoint == number]
+    chain = [store.get(each, rank) for each in (*manifest.shard(rank).bases, number)]
+    main, _ = split(whole(chain, allocate_each))
+    again = restore(from_frames(main), renew_classes=False)
     seconds = time.perf_counter() - begun
     del again
     return seconds
