@@ -150,6 +150,18 @@ def test_what_means_nothing_here_is_skipped_with_a_word(kind):
     assert sim.run()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_suspected_is_fenced_first(seed):
+    """As it is for a continuation past its deadline."""
+    sim = Simulation(seed)
+    sim.submit(LONG)
+    sim.run_until(lambda: sim.master.state == "running" and sim.events > 60)
+    sim.suspect(sim.host(1))
+    assert sim.run() == undisturbed(3, LONG)
+    kinds = [kind for _, kind, _ in sim.log]
+    assert kinds.index("fencing") < kinds.index("killed") < kinds.index("engine-lost")
+
+
 def test_a_rank_that_there_is_not():
     with pytest.raises(UsageError, match="no rank 7"):
         Simulation(0).inject(FaultPlan([Fault("kill", rank=7)]))
