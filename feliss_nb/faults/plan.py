@@ -240,7 +240,12 @@ class FaultPlan(Sequence[Fault]):
             elif draw < 0.6:
                 when = {"after": rng.randint(1, 200)}
             victim = rng.choice(["host", "host", "host", "holder", "spare"])
-            span = {"seconds": round(rng.uniform(0.1, longest), 3), "factor": rng.randint(2, 8)}
+            span: dict[str, object] = {
+                "seconds": round(rng.uniform(0.1, longest), 3),
+                "factor": rng.randint(2, 8),
+            }
+            if kind == "cut" and rng.random() < 0.5:
+                span["peer"] = "master"
             found.append(Fault(kind, victim=victim, **when, **span))  # type: ignore[arg-type]
         return cls(found, seed)
 
