@@ -414,7 +414,7 @@ class Simulation:
             shards = checks.check_commit(self)
             for look in self.commits:
                 look(shards)
-        elif command.kind == "recovering":
+        elif command.kind == "recovering" and command.data["epoch"]:  # the start is no recovery
             self.moment("loading")
         elif command.kind == "failed":
             checks.check_loss(self)

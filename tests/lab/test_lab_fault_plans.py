@@ -104,7 +104,7 @@ def test_an_engine_that_is_stopped_for_long_is_fenced(seed):
 def test_lost_messages_cost_the_engine(fault, seed):
     kinds = run(Simulation(seed), LONG, fault)
     assert "fencing" in kinds
-    assert "recovered" in kinds
+    assert "engine-lost" in kinds
 
 
 @pytest.mark.parametrize("seed", range(5))
