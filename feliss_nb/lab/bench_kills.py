@@ -55,7 +55,7 @@ def kills(json: bool, seconds: float = 60.0, every: float = 3.0, seed: int = 0) 
         injection = session.inject(feliss.FaultPlan(plan, seed))
         assert injection is not None
         begun = time.monotonic()
-        found = []
+        found: list[bytes] = []
         while not (found and injection.is_over):  # once, unless it was faster than expected
             found.append(canonical_digest(iterate(session, seed, VERTICES, rounds)))
         took = time.monotonic() - begun

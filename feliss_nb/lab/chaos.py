@@ -159,6 +159,10 @@ class Chaos:
         found: list[Any] = []
         want = self._want[run.program, run.variant]
 
+        begun = time.monotonic()
+        injection = session.inject(run.plan)
+        assert injection is not None
+
         def within(seconds: float) -> bool:
             return time.monotonic() < begun + seconds
 
@@ -173,9 +177,6 @@ class Chaos:
             except BaseException as error:  # noqa: BLE001 - it is told
                 found.append(error)
 
-        begun = time.monotonic()
-        injection = session.inject(run.plan)
-        assert injection is not None
         thread = threading.Thread(target=program, name="chaos-program", daemon=True)
         thread.start()
         thread.join(PATIENCE)
