@@ -86,8 +86,8 @@ def _campaign(report: Report, runs: int, seed: int, calls: int) -> int:
     report.add("wrong results", counts["wrong"], "", at_most=0)
     report.add("hangs", counts["hangs"], "", at_most=0)
     report.add("invariants broken", counts["broken"], "", at_most=0)
-    for number in bad[:5]:
-        report.add("a seed to look at", number, "")
+    for at, number in enumerate(bad[:5], 1):
+        report.add(f"seed {at} to look at", number, "")
     report.add("events", counts["events"], "")
     report.add("events a second, every 10th checked", counts["events"] / took, "1/s")
     return len(bad)
