@@ -30,8 +30,10 @@ from feliss_nb.core.image import MasterImage
 from feliss_nb.core.master import Master
 from feliss_nb.core.placement import spread
 from feliss_nb.errors import FelissError, InternalError
+from feliss_nb.faults import FaultPlan
 from feliss_nb.lab import simulator_checks as checks
 from feliss_nb.lab.simulated_engine import Runner, Shard, SimulatedEngine
+from feliss_nb.lab.simulated_faults import FaultyNetwork, SimulatedInjection
 from feliss_nb.lab.simulated_programs import Asks, Failure, Notebook
 
 MASTER, NOTEBOOK = "master", "notebook"
@@ -105,6 +107,9 @@ class Simulation:
         self.master = Master(copies=copies, replace=replace)
         self.engines: dict[str, SimulatedEngine] = {}
         self.links: dict[tuple[str, str, str], deque[Parcel]] = {}
+        self.network = FaultyNetwork(self)
+        self.injections: list[SimulatedInjection] = []
+        self.spoilt: set[tuple[str, int, int]] = set()  # snapshots that a fault has taken away
         self.log: list[tuple[float, str, Any]] = []
         self.view: dict[int, tuple[str, dict[int, Any]]] = {}
         self.open: dict[int, Question] = {}  # questions of the notebook, by token
@@ -202,8 +207,11 @@ class Simulation:
 
     # ------------------------------------------------------------ faults
 
-    def kill(self, engine: str) -> None:
-        """Kill an engine: a suffix of what it sends on each link is lost; noticed after a while."""
+    def kill(self, engine: str, known: bool = True) -> None:
+        """Kill an engine: a suffix of what it sends on each link is lost; noticed after a while.
+
+        Unless the cause is `known`, what ran there is blamed.
+        """
         victim = self.engines[engine]
         if not victim.alive:
             return
@@ -213,8 +221,26 @@ class Simulation:
             if source == engine:
                 for parcel in list(parcels)[self.rng.randint(0, len(parcels)) :]:
                     parcel.lost = True
-        lost = m.EngineLost(engine, "its process ended")
+        running = () if known else victim.running()
+        lost = m.EngineLost(engine, "its process ended", running)
         self.after(self.rng.random() * self.detection, self._with_master(lost))
+
+    def inject(self, plan: FaultPlan) -> SimulatedInjection:
+        """Carry out a fault plan, as a session does; a second of it is `simulated_faults.SECOND`.
+
+        Raises
+        ------
+        UsageError
+            If it names a rank that there is not.
+        """
+        injection = SimulatedInjection(self, plan.drawn(self.size))
+        self.injections.append(injection)
+        return injection
+
+    def moment(self, name: str, rank: int | None = None) -> None:
+        """Something happens at which a fault plan may wait: a phase begins."""
+        for injection in self.injections:
+            injection.moment(name, rank)
 
     def suspect(self, engine: str) -> None:
         """Let an engine miss its beats; it goes on until it is fenced."""
@@ -286,13 +312,19 @@ class Simulation:
         link = self.links.setdefault(key, deque())
         link.append(parcel)
         delay = self.rng.random() ** 3 * self.delay  # mostly short, now and then long
+        delay += self.network.delay(source, target)
+        parcel.lost = not self.network.passes(source, target)
         at = max(self.now + delay, self._arrivals.get(key, 0.0))
         self._arrivals[key] = at
 
         def arrive() -> None:
-            link.popleft()
-            if not parcel.lost:
-                parcel.act()
+            engine = self.engines.get(target)
+            if engine is not None and engine.alive and self.now < engine.still_until:
+                self._at(engine.still_until, arrive)  # it waits there, with what comes behind it
+                return
+            first = link.popleft()
+            if not first.lost:
+                first.act()
 
         self._at(at, arrive)
 
@@ -378,9 +410,12 @@ class Simulation:
     def _note(self, command: m.Log) -> None:
         self.log.append((self.now, command.kind, command.data))
         if command.kind == "committed":
+            self.moment("committing")
             shards = checks.check_commit(self)
             for look in self.commits:
                 look(shards)
+        elif command.kind == "recovering" and command.data["epoch"]:  # the start is no recovery
+            self.moment("loading")
         elif command.kind == "failed":
             checks.check_loss(self)
 
@@ -391,6 +426,8 @@ class Simulation:
         if self.replacements:
             self.replacements -= 1
             self.after(2 + self.rng.random() * 20, lambda: void(self.join()))
+        else:
+            self.after(self.rng.random(), self._with_master(m.NotReplaced()))
 
     def _compare(self, command: m.Compare) -> None:
         same = command.old == command.new

@@ -122,12 +122,40 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """An engine's worker is up."""
+    """An engine's worker is up; `board` is its file of what runs there."""
 
     engine: str
     pid: int
     started: float
     place: Place | None = None
+    board: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A continuation that must not run any more.
+
+    Parameters
+    ----------
+    id : bytes
+        Its identity, or its record's.
+    job, rank, losses : int
+        Of what job, where, and how many engines were lost with it.
+    function : str
+        Its name.
+    record : str or None
+        The record at hand.
+    call : Body or str
+        The pair of function and arguments, or why they cannot travel.
+    """
+
+    id: bytes
+    job: int
+    rank: int
+    losses: int
+    function: str
+    record: str | None
+    call: Body | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +167,23 @@ class Printed:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far jobs are: (rank, job) -> (done, total); and records mapped since the last one."""
+    """How far jobs are: (rank, job) -> (done, total); and records mapped since the last one.
+
+    `unanswered` are engines that owe an answer for long to what was sent to them.
+    """
 
     epoch: int
     progress: dict[tuple[int, int], tuple[int, int]]
     mapped: dict[tuple[int, int], int]
     pools: dict[int, int]
+    unanswered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkBroken:
+    """Messages that this engine was sent by another are lost."""
+
+    engine: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +304,27 @@ class Fetched:
     checkpoint: int
     rank: int
     error: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A rank has come to a phase of a job."""
+
+    epoch: int
+    rank: int
+    job: int
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehave:
+    """Do to yourself what a fault plan says: see `faults.Fault`; `peer` is an engine."""
+
+    kind: str
+    seconds: float
+    peer: str | None
+    rank: int | None
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
