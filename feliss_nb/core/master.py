@@ -218,6 +218,18 @@ class Master:
     def _compared(self, event: m.Compared) -> Commands:
         return self.ledger.compared(event)
 
+    def _use_capture(self, event: m.UseCapture) -> Commands:
+        self.capture = event.capture
+        return []
+
+    def _take_over(self, event: m.TakeOver) -> Commands:
+        if self.state in _OVER:
+            return []
+        self.protect_waits = []
+        self.checkpoints.forget_who_asked()
+        self.ledger.take_over(event.held)
+        return []
+
     # ------------------------------------------------------------ checkpoints
 
     def _begun(self, engine: m.Engine, message: m.Begun) -> Commands:
@@ -464,6 +476,8 @@ _EVENTS: dict[type, Any] = {
     m.EngineSuspect: Master._suspect,
     m.EngineLost: Master._lost,
     m.Compared: Master._compared,
+    m.UseCapture: Master._use_capture,
+    m.TakeOver: Master._take_over,
     m.Stop: Master._stop,
 }
 

@@ -417,6 +417,26 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class UseCapture:
+    """Take the next checkpoint in the way that the runtime calls by this name."""
+
+    capture: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Another notebook goes on: what the one before waited for and fetched concerns nobody now.
+
+    Parameters
+    ----------
+    held : frozenset of int
+        The variables that it holds.
+    """
+
+    held: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The session ends."""
 
@@ -448,6 +468,15 @@ class ToEngine:
     """Send to an engine."""
 
     engine: Engine
+    message: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send to an engine, under this number of its link."""
+
+    engine: Engine
+    number: int
     message: Any
 
 

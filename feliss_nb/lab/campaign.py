@@ -18,7 +18,9 @@ from feliss_nb.lab.simulator import Simulation
 #: More than any of the programs below needs, however often it is set back.
 MOST = 60_000
 
-FAULTS = tuple("host host host any two suspect join capture keep checkpoint checkpoint".split())
+FAULTS = tuple(
+    "host host host any two suspect join capture keep checkpoint checkpoint master master".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ def inject(sim: Simulation, kind: str, which: int) -> None:
     kind : str
         ``host`` kills the engine of a rank, ``any`` any engine, ``two`` both at once; ``suspect``
         lets an engine miss its beats, ``join`` lets a new one join, ``capture`` and ``keep`` let
-        the next one fail, ``checkpoint`` asks for a checkpoint.
+        the next one fail, ``checkpoint`` asks for a checkpoint; ``master`` lets another master
+        take the place of this one, now or in the middle of what its next event leads to.
     which : int
         Which rank or engine, modulo their number.
     """
@@ -106,6 +109,8 @@ def inject(sim: Simulation, kind: str, which: int) -> None:
         sim.fail_next(kind)
     elif kind == "checkpoint":
         sim.ask(m.TakeCheckpoint)
+    elif kind == "master":
+        sim.replace_master(which // 2 if which % 2 else None)
 
 
 def undisturbed(workers: int, program: list[Any]) -> list[Any]:
@@ -139,7 +144,7 @@ def play(seed: int, check_every: int = 10) -> Played:
     """
     rng = random.Random(seed)
     program, world = random_program(rng), random_world(rng)
-    sim = Simulation(seed, **world, check_every=check_every)
+    sim = Simulation(seed, **world, check_every=check_every, record=True)
     sim.submit(program)
     faults: dict[str, int] = {}
     for _ in range(rng.randint(0, 6)):

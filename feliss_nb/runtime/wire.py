@@ -122,12 +122,45 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """An engine's worker is up."""
+    """An engine's worker is up, or has found another master; `heard`: see `core.seat`."""
 
     engine: str
     pid: int
     started: float
     place: Place | None = None
+    heard: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The master knows of an engine, and has heard so many of its messages."""
+
+    heard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The messages up to this number have been heard."""
+
+    heard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A message of the core's between master and engine; see `core.seat`.
+
+    Parameters
+    ----------
+    number : int
+        Its number on the link.
+    heard : int
+        The number of the last message that came the other way.
+    message : object
+    """
+
+    number: int
+    heard: int
+    message: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +178,7 @@ class Progress:
     progress: dict[tuple[int, int], tuple[int, int]]
     mapped: dict[tuple[int, int], int]
     pools: dict[int, int]
+    heard: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,9 +331,9 @@ def receive(socket: zmq.Socket[bytes], flags: int = 0) -> list[Any]:
     return frames
 
 
-def send(socket: zmq.Socket[bytes], frames: Sequence[Any]) -> None:
+def send(socket: zmq.Socket[bytes], frames: Sequence[Any], flags: int = 0) -> None:
     """Send a message; large frames are not copied and must not change."""
     if len(frames) == 1:
-        socket.send(frames[0])
+        socket.send(frames[0], flags)
     else:
-        socket.send_multipart(frames, copy=False)
+        socket.send_multipart(frames, flags, copy=False)
