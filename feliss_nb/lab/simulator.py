@@ -27,6 +27,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -286,7 +287,7 @@ class Simulation:
         for engine in self.master.fleet.suspects:
             self._fence(m.Fence(engine))
         for name in self.engines:
-            self.after(self.rng.random() * self.delay, lambda name=name: self._meet(name))
+            self.after(self.rng.random() * self.delay, partial(self._meet, name))
 
     def _meet(self, name: str) -> None:
         """Let an engine meet the master of now: each tells what it has heard."""

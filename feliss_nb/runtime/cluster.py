@@ -239,7 +239,15 @@ class OwnCluster:
             return self._client[engine].execute(code, silent=True, block=False)
 
     def client(self) -> ipp.Client:
-        """Return a client for the user, apart from the one that the session works with."""
+        """Return a client for the user, apart from the one that the session works with.
+
+        Raises
+        ------
+        FelissError
+            If the controller has ended.
+        """
+        if not self.has_hub:
+            raise FelissError("the controller of this session has ended: it has no client, no %px")
         if self._users is None:
             self._users = self._connect()
         return self._users

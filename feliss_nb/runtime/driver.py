@@ -31,7 +31,7 @@ from feliss_nb.errors import (
 )
 from feliss_nb.runtime import terms, wire
 from feliss_nb.runtime.blobs import Blobs
-from feliss_nb.runtime.cluster import Engines
+from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import Failure, describe
@@ -397,7 +397,7 @@ class Driver:
             self._know(engine, message.pid, message.started, process)
         self.linking.joined(engine, message.place)
         link = self.seat.link(engine)
-        self._send(engine, wire.Welcome(link.heard))
+        self._send(engine, wire.Welcome(link.heard, tuple(search_path())))
         if self._names:
             self._send(engine, wire.Names(self._names))
         if self.keeper is not None:

@@ -232,6 +232,7 @@ class EngineWorker:
                 self._link.heard = message.number
                 self._take_order(message.message)
         elif isinstance(message, wire.Welcome):
+            sys.path.extend(path for path in message.paths if path not in sys.path)
             self._welcome(message.heard)
         elif isinstance(message, wire.Heard):
             self._link.acknowledged(message.heard)

@@ -317,7 +317,8 @@ def replay(data: memoryview, where: str) -> Found:
             numbered = wire.decode(frames[1:])
             found.hear(engine, numbered.message, numbered.number)
         elif kind == _SAID:
-            found.hear(*_load(frames, tokens), 0)
+            engine, message = _load(frames, tokens)
+            found.hear(engine, message, 0)
         elif kind == _BLOB:
             blob = wire.decode(frames)
             found.blobs[blob.digest] = blob

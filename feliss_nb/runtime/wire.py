@@ -133,9 +133,13 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The master knows of an engine, and has heard so many of its messages."""
+    """The master knows of an engine, and has heard so many of its messages.
+
+    It looks for modules in these folders, so the engine shall too.
+    """
 
     heard: int
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
