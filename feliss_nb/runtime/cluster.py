@@ -133,7 +133,10 @@ class OwnCluster:
             shutdown_atexit=False,
         )
         self._cluster.engine_launcher_class = "local"
-        self.has_hub = self._cluster.controller is not None
+        # One that has ended may still have its number, until its parent looks.
+        alive = {process.pid for process in self._processes}
+        controller = self._cluster.controller
+        self.has_hub = controller is not None and controller.pid in alive
         if self.has_hub:
             self._client = self._connect()
         return self

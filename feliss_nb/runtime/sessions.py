@@ -5,6 +5,7 @@ What is read here is what a session tells of itself; nothing of it is unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -106,21 +107,22 @@ def end(name: str) -> None:
     UsageError
         If there is none, or its process lives.
     """
-    directory, term = record.take(name, force=False)
-    try:
-        for process in record.alive_processes(directory):
-            process.kill()
-    except BaseException:
-        record.give_back(directory, term)
-        raise
+    directory, _ = record.take(name, force=False)
     clear(directory)
 
 
 def clear(directory: Path) -> None:
-    """Remove a session of which no engine is alive; its controller goes with it."""
+    """Remove a session, with all of its processes."""
     status = record.read_status(directory)
-    for process in record.alive_processes(directory):
+    found = []
+    for each in record.alive_processes(directory):
+        with contextlib.suppress(ProcessLookupError):
+            found.append(Process(each.pid))
+    for process in found:
         process.kill()
+    for process in found:
+        process.ended(5.0)
+        process.close()
     for each in status.get("directories", ()):
         if _is_ours(Path(each)):
             shutil.rmtree(each, ignore_errors=True)
