@@ -86,17 +86,26 @@ def kill_rank(name: str, rank: int) -> int:
     if engine is None:
         last = len(status.get("ranks", {})) - 1
         raise UsageError(f"session {name!r} has no rank {rank}: ranks are 0 to {last}")
-    try:
-        pid, started = status["engines"][engine]
-        process = Process(pid, started)
-    except (KeyError, ProcessLookupError):
+    process = _living(status.get("engines", {}).get(engine))
+    if process is None:
         raise UsageError(
             f"the engine of rank {rank} has ended already; another takes its place as soon as the "
             "session has a master"
-        ) from None
+        )
     process.kill()
+    process.ended(5.0)
     process.close()
-    return int(pid)
+    return process.pid
+
+
+def _living(engine: tuple[int, float] | None) -> Process | None:
+    """Return the process of an engine; None if it has ended, though nobody has looked yet."""
+    if engine is None or not record.is_alive(*engine):
+        return None
+    try:
+        return Process(*engine)
+    except ProcessLookupError:
+        return None
 
 
 def end(name: str) -> None:

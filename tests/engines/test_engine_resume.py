@@ -15,7 +15,8 @@ import pytest
 import feliss_nb as feliss
 from feliss_nb import cli, errors
 from feliss_nb.runtime import record
-from feliss_nb.runtime.owner import processes_in
+from feliss_nb.runtime.owner import Process, processes_in
+from feliss_nb.runtime.sessions import kill_rank
 
 PATIENCE = 60.0
 
@@ -95,6 +96,17 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def kill_everything(name: str) -> None:
+    """Kill the engines, their nannies and the controller of a session."""
+    found = record.alive_processes(record.directory_of(name))
+    watched = [Process(each.pid) for each in found]
+    for process in watched:
+        process.kill()
+    for process in watched:
+        assert process.ended(PATIENCE)
+        process.close()
+
+
 def left_of(name: str, places: list[str]) -> list[Any]:
     """What is there of a session that was stopped."""
     found: list[Any] = [place for place in places if os.path.exists(place)]
@@ -150,24 +162,18 @@ def test_a_job_goes_on_without_its_notebook_and_nothing_is_set_back(
 
 def test_an_engine_that_is_killed_with_the_notebook_is_recovered(begin: Any, flags: Any) -> None:
     process = begin("two")
-    status = record.read_status(record.directory_of("two"))
     process.send_signal(signal.SIGSTOP)
     assert cli.main(["kill", "two", "0"]) == 0
     with pytest.raises(errors.UsageError, match="has ended already"):
-        feliss_kill("two", 0)
-    assert not psutil.pid_exists(status["engines"][status["ranks"]["0"]][0]) or True
+        kill_rank("two", 0)
+    with pytest.raises(errors.UsageError, match="ranks are 0 to 1"):
+        kill_rank("two", 2)
     kill(process)
     flags.set("go")
     with feliss.resume("two") as session:
         session.wait(PATIENCE)
         assert session["total"].partitions() == RESULT
         assert session.epoch == 1
-
-
-def feliss_kill(name: str, rank: int) -> None:
-    from feliss_nb.runtime.sessions import kill_rank
-
-    kill_rank(name, rank)
 
 
 def test_a_master_that_comes_back_from_a_pause_has_no_say(begin: Any, flags: Any) -> None:
@@ -198,7 +204,10 @@ def controller_of(name: str) -> psutil.Process:
 
 def test_without_a_controller_the_engines_are_reached(begin: Any, flags: Any) -> None:
     kill(begin("four"))
-    controller_of("four").kill()
+    controller = Process(controller_of("four").pid)
+    controller.kill()
+    assert controller.ended(PATIENCE)
+    controller.close()
     with pytest.warns(errors.StoreWarning, match="controller"):
         session = feliss.resume("four")
     with session:
@@ -211,8 +220,7 @@ def test_without_engines_the_last_checkpoint_is_taken(
     begin: Any, flags: Any, tmp_path: Path
 ) -> None:
     kill(begin("five", str(tmp_path / "kept")))
-    for process in record.alive_processes(record.directory_of("five")):
-        process.kill()
+    kill_everything("five")
     flags.set("go")
     with pytest.warns(errors.StoreWarning, match="last checkpoint on"):
         session = feliss.resume("five")
@@ -225,8 +233,7 @@ def test_without_engines_the_last_checkpoint_is_taken(
 def test_without_engines_and_a_store_nothing_is_left(begin: Any) -> None:
     kill(begin("six"))
     places = places_of("six")
-    for process in record.alive_processes(record.directory_of("six")):
-        process.kill()
+    kill_everything("six")
     with pytest.raises(errors.LossError, match="had no store"):
         feliss.resume("six")
     assert left_of("six", places) == []
