@@ -23,6 +23,7 @@ BENCHMARKS = {
     "mpi": "messages and collectives of SPMD programs, next to plain mpi4py",
     "recovery": "from SIGKILL to the last rank running again, with small and with large state",
     "checkpoint": "checkpoints next to dumps of the whole memory: time, pause, bytes",
+    "overhead": "by how much checkpoints delay a job at the interval that a session chooses",
     "lu": "LU factorization, next to scipy's and to the same under mpi4py (the algorithms extra)",
     "wordcount": "word count, protection on, next to multiprocessing.Pool",
     "simulate": "random sessions with faults in the simulator: what came of them, events a second",
@@ -84,6 +85,11 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--workers", type=int, metavar="W", help="of a large one (2000)")
         if name == "checkpoint":
             command.add_argument("--repeats", type=int, metavar="N", help="of each (5)")
+            text = "one of: paper, slow, pause, disk, restore, memory, others (all)"
+            command.add_argument("--part", metavar="PART", help=text)
+        if name == "overhead":
+            command.add_argument("--runs", type=int, metavar="N", help="pairs of runs (10)")
+            command.add_argument("--capture", metavar="NAME", help="how ranks are captured")
         if name == "mpi":
             command.add_argument("--workers", type=int, metavar="N", help="ranks (2)")
     return parser

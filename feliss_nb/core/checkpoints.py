@@ -54,6 +54,13 @@ class Committed:
             if engine in (source, target):
                 del self.coming[rank, target]
 
+    def lose_copy(self, rank: int, engine: Engine) -> None:
+        """An engine does not have its copy any more, and what it was to send does not come."""
+        self.shards.get(rank, set()).discard(engine)
+        for (r, target), source in list(self.coming.items()):
+            if r == rank and source == engine:
+                del self.coming[r, target]
+
     def source(self, rank: int, host: Engine, engines: Sequence[Engine]) -> Engine | None:
         """Return where `host` gets a rank's snapshot, or None: every copy is lost."""
         holders = self.shards.get(rank, set())

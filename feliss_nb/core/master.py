@@ -254,6 +254,13 @@ class Master:
     def _stored(self, engine: m.Engine, message: m.Stored) -> Commands:
         return [*self.checkpoints.stored(engine, message), *self._commit_if_whole()]
 
+    def _absent(self, engine: m.Engine, message: m.Absent) -> Commands:
+        if message.checkpoint != self.committed.id:
+            return []
+        self.committed.lose_copy(message.rank, engine)
+        data = {"checkpoint": message.checkpoint, "rank": message.rank, "engine": engine}
+        return [m.Log("copy-lost", data), *self._replicate_missing()]
+
     def _commit_if_whole(self) -> Commands:
         if self.state != "recording" or not self.checkpoints.is_whole():
             return []
@@ -488,6 +495,7 @@ _MESSAGES: dict[type, Any] = {
     m.CutDone: Master._cut_done,
     m.Saved: Master._saved,
     m.Stored: Master._stored,
+    m.Absent: Master._absent,
     m.CaptureFailed: Master._capture_failed,
     m.CaptureLost: Master._capture_lost,
 }

@@ -453,6 +453,15 @@ class Want:
     engine: Engine
 
 
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """This engine does not have that snapshot: to who wants it, and to the master."""
+
+    checkpoint: int
+    rank: int
+    engine: Engine
+
+
 # ---------------------------------------------------------------- commands to the runtimes
 
 

@@ -194,8 +194,19 @@ class Worker:
     def want(self, message: m.Want) -> Commands:
         """Another engine asks for a snapshot."""
         if (message.checkpoint, message.rank) not in self.shards:
-            return []
+            absent = m.Absent(message.checkpoint, message.rank, self.engine)
+            return [m.ToEngine(message.engine, absent)]
         return [m.SendShard(message.engine, message.checkpoint, message.rank)]
+
+    def absent(self, message: m.Absent) -> Commands:
+        """A snapshot that was asked for does not come: the master may know another holder."""
+        rank = message.rank
+        if message.checkpoint != self.checkpoint or rank not in self.awaited:
+            return []
+        if self.sources.get(rank) != message.engine:
+            return []  # it was asked before the last rollback
+        self.awaited.discard(rank)
+        return self.load_failed(rank, f"engine {message.engine} does not have the snapshot")
 
     # ------------------------------------------------------------ the runtime's words
 
@@ -260,6 +271,12 @@ class Worker:
             self.awaited.discard(rank)
             commands.append(m.Load(rank, checkpoint))
         return commands
+
+    def lost(self, command: m.SendShard) -> Commands:
+        """The snapshot to send is not in the store any more."""
+        self.shards.discard((command.checkpoint, command.rank))
+        absent = m.Absent(command.checkpoint, command.rank, self.engine)
+        return [m.ToMaster(absent), m.ToEngine(command.engine, absent)]
 
     def loaded(
         self,

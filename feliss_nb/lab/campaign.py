@@ -19,7 +19,8 @@ from feliss_nb.lab.simulator import Simulation
 MOST = 60_000
 
 FAULTS = tuple(
-    "host host host any two suspect join capture keep checkpoint checkpoint master master".split()
+    "host host host any two suspect join capture keep send checkpoint checkpoint "
+    "master master".split()
 )
 
 
@@ -91,8 +92,9 @@ def inject(sim: Simulation, kind: str, which: int) -> None:
     kind : str
         ``host`` kills the engine of a rank, ``any`` any engine, ``two`` both at once; ``suspect``
         lets an engine miss its beats, ``join`` lets a new one join, ``capture`` and ``keep`` let
-        the next one fail, ``checkpoint`` asks for a checkpoint; ``master`` lets another master
-        take the place of this one, now or in the middle of what its next event leads to.
+        the next one fail, ``send`` lets the next who is to send a snapshot have lost it,
+        ``checkpoint`` asks for a checkpoint; ``master`` lets another master take the place of this
+        one, now or in the middle of what its next event leads to.
     which : int
         Which rank or engine, modulo their number.
     """
@@ -105,7 +107,7 @@ def inject(sim: Simulation, kind: str, which: int) -> None:
         sim.suspect(living[which % len(living)])
     elif kind == "join":
         sim.join()
-    elif kind in ("capture", "keep"):
+    elif kind in ("capture", "keep", "send"):
         sim.fail_next(kind)
     elif kind == "checkpoint":
         sim.ask(m.TakeCheckpoint)

@@ -4,21 +4,28 @@ A checkpoint is one of a session: the engine makes the snapshot, its copier writ
 a directory, synced, and the manifest is there. A dump is one of a process that holds the same state
 and nothing else of a session, in the same directory and as safe. (An engine that stands still for
 as long as a dump takes would be taken for lost.)
+
+On a slow store both sides write through a channel of so many bytes a second. A tool writes its file
+itself, so it is given what flatters it most: the time that its bytes, zeros left out, take through
+the channel, and nothing besides.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import math
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +33,13 @@ import feliss_nb as feliss
 from feliss_nb.errors import FelissError, UsageError
 from feliss_nb.lab import dumps
 from feliss_nb.lab.states import STATES, make
+from feliss_nb.runtime.shard import split, whole
 from feliss_nb.runtime.table import Table, human_bytes, human_seconds
 from feliss_nb.state import captures
+from feliss_nb.state.codec import allocate_each
+from feliss_nb.state.snapshot import from_frames, restore
+from feliss_nb.store import FileStore, SlowStore
+from feliss_nb.store.base import folder as folder_name
 
 if TYPE_CHECKING:
     import pandas
@@ -60,6 +72,11 @@ class Cost:
     written : int
         What the capture wrote, and sent to each copy: less than all, if it was an incremental or a
         compressed one.
+    commit : float
+        Seconds from the request until it was committed in memory; of a dump, as ``seconds``.
+    restore : float or None
+        Seconds to read it from the disk and to stand the state up again, once for each capture;
+        None of a dump, and of a checkpoint that was not tried.
     """
 
     state: str
@@ -70,6 +87,8 @@ class Cost:
     pause: float
     bytes: int
     written: int
+    commit: float
+    restore: float | None = None
 
 
 def measure(
@@ -80,6 +99,7 @@ def measure(
     repeats: int = 3,
     folder: str | None = None,
     on_step: Callable[[str], None] = lambda text: None,
+    bytes_per_second: float = math.inf,
 ) -> Comparison:
     """Measure every capture and every dumper on every state.
 
@@ -99,6 +119,8 @@ def measure(
         Where to write; a temporary directory in it is used, and removed.
     on_step : callable
         Told what is measured.
+    bytes_per_second : float
+        Of a slow store.
 
     Raises
     ------
@@ -118,11 +140,11 @@ def measure(
     found: list[Cost] = []
     for state in states:
         for size in sizes:
+            on_step(f"{state}, {size:g} MB")
             with tempfile.TemporaryDirectory(prefix="feliss-", dir=folder) as place:
-                on_step(f"{state}, {size:g} MB: checkpoints")
-                found += _checkpoints(state, size, how, repeats, Path(place) / "store")
-                on_step(f"{state}, {size:g} MB: dumps")
-                found += _dumps(state, size, dumpers, repeats, Path(place))
+                found += _in_turns(
+                    state, size, how, dumpers, repeats, Path(place), bytes_per_second
+                )
     return Comparison(tuple(found))
 
 
@@ -152,7 +174,7 @@ class Comparison:
         return found
 
     def table(self) -> Table:
-        """Give the medians."""
+        """Give the medians of all that was measured."""
         rows = [
             (
                 state,
@@ -160,12 +182,22 @@ class Comparison:
                 f"dump: {how}" if costs[0].dump else how,
                 human_seconds(median(cost.seconds for cost in costs)),
                 human_seconds(median(cost.pause for cost in costs)),
+                _restored(costs),
                 human_bytes(median(cost.bytes for cost in costs)),
                 human_bytes(median(cost.written for cost in costs)),
             )
             for (state, size, how), costs in self.groups().items()
         ]
-        columns = ("state", "memory", "how", "until safe", "pause", "on the disk", "written")
+        columns = (
+            "state",
+            "memory",
+            "how",
+            "until safe",
+            "pause",
+            "restore",
+            "on the disk",
+            "written",
+        )
         return Table("checkpoints and dumps, medians", columns, rows)
 
     def plot(self) -> Picture:
@@ -187,48 +219,129 @@ class Comparison:
         return self.plot()._repr_png_()
 
 
+def _restored(costs: Sequence[Cost]) -> str:
+    found = [cost.restore for cost in costs if cost.restore is not None]
+    return human_seconds(median(found)) if found else ""
+
+
 def _check(what: str, names: Sequence[str], known: Any) -> None:
     for name in names:
         if name not in known:
             raise UsageError(f"there is no {what} {name!r}; there are: {', '.join(known)}")
 
 
-def _checkpoints(
-    state: str, size: float, how: Sequence[str], repeats: int, place: Path
-) -> Iterator[Cost]:
-    with feliss.start(
-        workers=1, spares=0, copies=0, checkpoint_every=None, store=place, keep=1
-    ) as session:
+def _in_turns(
+    state: str,
+    size: float,
+    how: Sequence[str],
+    dumpers: Sequence[str],
+    repeats: int,
+    place: Path,
+    rate: float,
+) -> list[Cost]:
+    """Measure captures and dumps in turns: what else the machine does then meets all of them."""
+    found: dict[str, list[Cost]] = {name: [] for name in (*how, *dumpers)}
+    disk = FileStore(place / "store")
+    store = disk if rate == math.inf else SlowStore(disk, rate)
+    with (
+        _holder(state, size) as pid,
+        feliss.start(
+            workers=1, spares=0, copies=0, checkpoint_every=None, store=store, keep=1
+        ) as session,
+    ):
         held = session.variable(functools.partial(_make, state, size), name="state")
         session.wait()
-        for name in how:
-            session.capture = name
+        there = [name for name in dumpers if not dumps.DUMPERS[name].missing(pid)]
+        # An incremental one is one behind its like only.
+        alone = [name for name in how if captures.method(name).needs_base]
+        together = [name for name in how if name not in alone]
+        for names in ([*together, *there], *([name] for name in alone)):
             for count in range(repeats + 1):
-                session.put(_change, held, count, rank=0).wait()
-                taken = session.checkpoint(PATIENCE, durable=True)
-                stored = session.status().store
-                if count and stored is not None:
-                    written = taken.bytes if taken.written is None else taken.written
-                    figures = taken.seconds, taken.pause, stored.bytes, written
-                    yield Cost(state, size, name, False, *figures)
+                for name in names:
+                    if name in there:
+                        cost = _dump_cost(state, size, name, pid, place, rate)
+                    else:
+                        session.capture = name
+                        session.put(_change, held, count, rank=0).wait()
+                        is_last = count == repeats and rate == math.inf
+                        cost = _checkpoint_cost(state, size, name, session, disk, is_last)
+                    if count:
+                        found[name].append(cost)
+    return [cost for costs in found.values() for cost in costs]
 
 
-def _dumps(
-    state: str, size: float, dumpers: Sequence[str], repeats: int, place: Path
-) -> Iterator[Cost]:
-    with _holder(state, size) as pid:
-        for name in dumpers:
-            dumper = dumps.DUMPERS[name]
-            if dumper.missing(pid):
-                continue
-            for count in range(repeats + 1):
-                folder = place / f"{name}-{count}"
-                folder.mkdir(mode=0o700)
-                dump = dumper.dump(pid, str(folder))
-                shutil.rmtree(folder)
-                if count:
-                    figures = dump.seconds, dump.pause, dump.nbytes, dump.nbytes
-                    yield Cost(state, size, name, True, *figures)
+def _checkpoint_cost(
+    state: str,
+    size: float,
+    name: str,
+    session: feliss.Session,
+    store: FileStore,
+    restores: bool,
+) -> Cost:
+    one = checkpoint(session, Path(store.directory))
+    again: float | None = None
+    if restores:
+        stand_up = functools.partial(_stand_up, store, one.number)
+        [again] = session.variable(stand_up).partitions()
+    figures = one.seconds, one.pause, one.nbytes, one.written, one.commit, again
+    return Cost(state, size, name, False, *figures)
+
+
+class OnStore(NamedTuple):
+    """A checkpoint that is on a store in a directory.
+
+    Attributes
+    ----------
+    number : int
+        The checkpoint.
+    seconds, pause, commit : float
+        Until it was safe; in which the rank ran nothing; until it was committed in memory.
+    nbytes, written : int
+        Bytes on the disk, and those that the capture wrote.
+    """
+
+    number: int
+    seconds: float
+    pause: float
+    commit: float
+    nbytes: int
+    written: int
+
+
+def checkpoint(session: feliss.Session, place: Path) -> OnStore:
+    """Take a checkpoint of a session that has its store in a directory."""
+    begun = session.events.add("asked").at
+    taken = session.checkpoint(PATIENCE, durable=True)
+    [committed] = [
+        event.at for event in session.events.of_kind("committed") if event.checkpoint == taken.id
+    ]
+    written = taken.bytes if taken.written is None else taken.written
+    nbytes = _bytes_in(place / folder_name(taken.id))
+    return OnStore(taken.id, taken.seconds, taken.pause, committed - begun, nbytes, written)
+
+
+def _bytes_in(place: Path) -> int:
+    """Bytes of the files in a folder, without their holes."""
+    files = [os.stat(path) for path in place.iterdir()]
+    return sum(min(file.st_size, file.st_blocks * 512) for file in files)
+
+
+def _dump_cost(state: str, size: float, name: str, pid: int, place: Path, rate: float) -> Cost:
+    folder = place / "dump"
+    folder.mkdir(mode=0o700)
+    dump = _dump(name, pid, str(folder), rate)
+    shutil.rmtree(folder)
+    figures = dump.seconds, dump.pause, dump.nbytes, dump.nbytes, dump.seconds
+    return Cost(state, size, name, True, *figures)
+
+
+def _dump(name: str, pid: int, folder: str, rate: float) -> dumps.Dump:
+    if name == "memory":
+        return dumps.dump_memory(pid, folder, rate)
+    dump = dumps.DUMPERS[name].dump(pid, folder)
+    if rate == math.inf:
+        return dump
+    return dumps.Dump(dump.nbytes / rate, dump.nbytes, dump.nbytes / rate)
 
 
 @contextlib.contextmanager
@@ -254,6 +367,18 @@ def _holder(state: str, size: float) -> Iterator[int]:
 
 def _make(state: str, size: float, rank: int, ranks: int) -> Any:
     return make(state, size)
+
+
+def _stand_up(store: FileStore, number: int, rank: int, ranks: int) -> float:
+    """Read the rank's shard from the disk and stand it up once more; the seconds of it."""
+    begun = time.perf_counter()
+    [manifest] = [found for found in store.manifests() if found.checkpoint == number]
+    chain = [store.get(each, rank) for each in (*manifest.shard(rank).bases, number)]
+    main, _ = split(whole(chain, allocate_each))
+    again = restore(from_frames(main), renew_classes=False)
+    seconds = time.perf_counter() - begun
+    del again
+    return seconds
 
 
 def _change(held: Any, count: int) -> None:

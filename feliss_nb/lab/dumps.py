@@ -11,6 +11,7 @@ all the same (those of memory that was never touched, too), and its seconds say 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -129,8 +130,19 @@ def _thread_states(pid: int) -> list[str]:
 # ------------------------------------------------------------ every writable private mapping
 
 
-def dump_memory(pid: int, directory: str) -> Dump:
+def dump_memory(pid: int, directory: str, bytes_per_second: float = math.inf) -> Dump:
     """Dump all writable private mappings of a process, without what was never touched, or is zero.
+
+    Parameters
+    ----------
+    pid : int
+    directory : str
+        Where to.
+    bytes_per_second : float
+        How fast at most: as through the channel of a ``SlowStore``.
+
+    Notes
+    -----
 
     The file holds the pages that are not zero, one stretch after the other, then a table of
     (address, bytes) of each stretch as 64-bit integers, and last the number of its lines.
@@ -144,7 +156,7 @@ def dump_memory(pid: int, directory: str) -> Dump:
         with stopped(pid):
             paused = time.perf_counter()
             try:
-                table = _write_mappings(pid, file)
+                table = _write_mappings(pid, file, bytes_per_second)
             except OSError as error:
                 raise DumpFailed(f"process {pid} cannot be read: {error.strerror}") from error
         pause = time.perf_counter() - paused
@@ -154,8 +166,9 @@ def dump_memory(pid: int, directory: str) -> Dump:
     return Dump(time.perf_counter() - began, size, pause)
 
 
-def _write_mappings(pid: int, file: StagedFile) -> np.ndarray:
+def _write_mappings(pid: int, file: StagedFile, bytes_per_second: float) -> np.ndarray:
     page = os.sysconf("SC_PAGE_SIZE")
+    begun = time.monotonic()
     room = memoryview(bytearray(PIECE))
     found: list[tuple[int, int]] = []
     reader = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -171,6 +184,9 @@ def _write_mappings(pid: int, file: StagedFile) -> np.ndarray:
                 file.write([room[a:b] for a, b in solid], block=PIECE + page)
                 found += [(start + a, b - a) for a, b in solid]
                 start += got
+                ahead = file.stored / bytes_per_second - (time.monotonic() - begun)
+                if ahead > 0:
+                    time.sleep(ahead)
     finally:
         os.close(reader)
     return np.array(found, np.uint64).reshape(-1, 2)

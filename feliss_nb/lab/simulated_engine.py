@@ -232,6 +232,8 @@ class SimulatedEngine:
             self.execute(self.worker.deliver(*what))
         elif kind == "want":
             self.execute(self.worker.want(*what))
+        elif kind == "absent":
+            self.execute(self.worker.absent(*what))
         else:
             checkpoint, rank, shard = what
             self.store[checkpoint, rank] = shard
@@ -297,6 +299,9 @@ class SimulatedEngine:
         if checkpoint and self.simulation.fails("load", self.name):
             self.execute(self.worker.load_failed(rank.rank, "the digest is another"))
             return
+        if checkpoint and (checkpoint, rank.rank) not in self.store:
+            self.execute(self.worker.load_failed(rank.rank, "the snapshot is not here"))
+            return
         shard = Shard(m.RankImage(), {})
         if checkpoint:
             shard = copy.deepcopy(self.store[checkpoint, rank.rank])
@@ -316,10 +321,15 @@ class SimulatedEngine:
 
     def _send_shard(self, command: m.SendShard) -> None:
         key = command.checkpoint, command.rank
+        if self.simulation.fails("send", self.name):
+            del self.store[key]
+            self.execute(self.worker.lost(command))
+            return
         self.simulation.to_peer(self.name, command.engine, "shard", (*key, self.store[key]))
 
     def _to_engine(self, command: m.ToEngine) -> None:
-        self.simulation.to_peer(self.name, command.engine, "want", (command.message,))
+        kind = "want" if isinstance(command.message, m.Want) else "absent"
+        self.simulation.to_peer(self.name, command.engine, kind, (command.message,))
 
     def _job_over(self, command: m.JobOver) -> None:
         """Nothing is kept for a job."""

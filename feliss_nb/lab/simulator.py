@@ -314,7 +314,10 @@ class Simulation:
         return engine
 
     def fail_next(self, kind: str, times: int = 1) -> None:
-        """Let the next ``capture``, ``keep`` (late failure of a capture) or ``load`` fail."""
+        """Let the next ``capture``, ``keep`` (late failure of a capture) or ``load`` fail.
+
+        ``send``: the engine that is to send a snapshot has lost it.
+        """
         self.to_fail[kind] = self.to_fail.get(kind, 0) + times
 
     def fails(self, kind: str, engine: str) -> bool:
@@ -322,7 +325,7 @@ class Simulation:
         left = self.to_fail.get(kind, 0)
         if left:
             self.to_fail[kind] = left - 1
-            self.corrupted |= kind == "load"
+            self.corrupted |= kind in ("load", "send")
             self.log.append((self.now, f"{kind} fails", engine))
         return left > 0
 

@@ -122,6 +122,7 @@ _WORDS: dict[str, Callable[[Event], Line | None]] = {
     "job-cancelled": _words("notebook", "job {job} is cancelled"),
     "checkpoint-begun": _words("master", "asks every rank for a cut: checkpoint {checkpoint}"),
     "checkpoint-failed": _words("rank {rank}", "checkpoint {checkpoint} failed: {error}"),
+    "copy-lost": _words("{engine}", "has lost its copy of rank {rank}'s snapshot"),
     "capture-lost": _words("rank {rank}", "lost the capture for checkpoint {checkpoint}: {why}"),
     "committed": _committed,
     "kill": _kill,

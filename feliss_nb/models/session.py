@@ -39,6 +39,9 @@ from feliss_nb.runtime import (
     take,
 )
 
+#: How many checkpoints stay on a store, unless told otherwise.
+KEEP = 2
+
 
 class Session(BaseSession):
     """Ranks on engines; see `feliss_nb.start` and `feliss_nb.attach`."""
@@ -123,7 +126,7 @@ def start(
     engines: str | None = None,
     mtbf: float | None = None,
     store: Place | None = None,
-    keep: int = 2,
+    keep: int | None = None,
     capture: str = "full",
 ) -> Session:
     """Start engines and a session on them.
@@ -157,8 +160,8 @@ def start(
     store : str, path or Store, optional
         Keep checkpoints there too, in the background: a directory of yours, a URL that fsspec
         knows, or a store of `feliss_nb.store`. `restore` goes on from them.
-    keep : int
-        How many checkpoints stay there.
+    keep : int, optional
+        How many checkpoints stay there. Default: 2.
     capture : str
         How a rank becomes a snapshot: see `Session.capture`.
 
@@ -178,7 +181,7 @@ def start(
         checkpoint_every,
         mtbf,
         timeout,
-        keep,
+        _kept(store, keep),
         capture,
     )
     _check(settings)
@@ -199,7 +202,7 @@ def restore(
     timeout: float = 60.0,
     engines: str | None = None,
     mtbf: float | None = None,
-    keep: int = 2,
+    keep: int = KEEP,
     capture: str = "full",
 ) -> Session:
     """Go on from the newest whole checkpoint that another session has kept on a store.
@@ -395,6 +398,17 @@ def checkpoints(store: Place) -> Table:
     return list_place(store)
 
 
+def _kept(store: Place | None, keep: int | None) -> int:
+    """Return how many checkpoints stay on the store."""
+    if keep is None:
+        return KEEP
+    if store is None:
+        raise UsageError(
+            "keep= says how many checkpoints stay on a store, and there is none: give store= too"
+        )
+    return keep
+
+
 @contextmanager
 def _claimed(place: Place | None) -> Iterator[Store | None]:
     """Claim the store of a new session; release it if there is none in the end."""
@@ -420,7 +434,7 @@ def attach(
     timeout: float = 60.0,
     mtbf: float | None = None,
     store: Place | None = None,
-    keep: int = 2,
+    keep: int | None = None,
     capture: str = "full",
 ) -> Session:
     """Start a session on engines that run already, on this machine.
@@ -455,7 +469,7 @@ def attach(
         checkpoint_every,
         mtbf,
         timeout,
-        keep,
+        _kept(store, keep),
         capture,
     )
     _check(settings)

@@ -109,10 +109,13 @@ class Capturing:
         self._is_spoilt = False
         base, base_frames, known = self._find_base(how)
         task = _Task(wanted.checkpoint, variables, reaches, base, base_frames)
+        listener = None
         with self._engine.lock:
             if self._rank.state != "recording" or self._rank.cut != wanted.checkpoint:
                 return  # called off since it was asked for
             self._task = task
+            if how.is_plain:
+                listener = self._engine.copier.follow(wanted.checkpoint, self._rank.rank)
 
         def work() -> Taken:
             return draft(content, how, known, "rank", rename).finish(base_frames)
@@ -122,7 +125,8 @@ class Capturing:
                 task.pause = perf_counter() - begun
                 self._go_on(task, None)
                 return
-            drafted = draft(content, how, known, "rank", rename, self._engine.room)
+            room = self._engine.room
+            drafted = draft(content, how, known, "rank", rename, room, listener)
         except StopContinuation:
             raise
         except BaseException as error:  # noqa: BLE001 - the job goes on with its last checkpoint

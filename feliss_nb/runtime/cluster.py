@@ -29,6 +29,9 @@ from feliss_nb.runtime.owner import Process, private_directory, processes_in, st
 BEAT = 250  # ms
 MISSES = 20
 
+# What a controller binds: 18, with its two levels of broadcasting.
+PORTS = 20
+
 
 class Engines(Protocol):
     """Where a session's engines come from."""
@@ -89,12 +92,14 @@ class OwnCluster:
             }
             options = {"engines": "mpi", "config": Config({"MPIEngineSetLauncher": launcher})}
         self._is_found = False
+        self._ports: list[socket.socket] = []
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._processes: list[Process] = []
         self._client: ipp.Client | None = None
         self._users: ipp.Client | None = None
         try:
+            self._ports += _reserve_ports()
             self._write_configuration()
             self._cluster = ipp.Cluster(
                 profile_dir=str(self.directory / "profile"),
@@ -102,12 +107,14 @@ class OwnCluster:
                 controller_args=[
                     f"--HeartMonitor.period={BEAT}",
                     f"--HeartMonitor.max_heartmonitor_misses={MISSES}",
+                    f"--IPController.ports={_listed(self._ports)}",
                 ],
                 log_level=logging.CRITICAL,
                 shutdown_atexit=False,
                 **options,
             )
         except BaseException:  # Ctrl-C: nobody else knows of the directory yet
+            self._release_ports()
             shutil.rmtree(self.directory, ignore_errors=True)
             shutil.rmtree(self._shared, ignore_errors=True)
             raise
@@ -125,6 +132,7 @@ class OwnCluster:
         self._lock, self._sending = threading.Lock(), threading.Lock()
         self._processes, self._client, self._users = [], None, None
         self._is_found = True
+        self._ports = []
         self._note_processes()
         self._cluster = ipp.Cluster.from_file(
             profile_dir=str(self.directory / "profile"),
@@ -267,6 +275,7 @@ class OwnCluster:
                 each.close(linger=0)
         for process in self._processes:
             process.close()
+        self._release_ports()
 
     def stop(self) -> None:
         """Kill the engines and the controller, and remove the directory."""
@@ -286,8 +295,38 @@ class OwnCluster:
                 self._cluster.stop_cluster_sync()
             except Exception as error:  # noqa: BLE001 - what it would stop is dead already
                 logging.getLogger(__name__).debug("stopping a dead cluster: %s", error)
+        self._release_ports()
         shutil.rmtree(self.directory, ignore_errors=True)
         shutil.rmtree(self._shared, ignore_errors=True)
+
+    def _release_ports(self) -> None:
+        for port in self._ports:
+            port.close()
+
+
+def _reserve_ports() -> list[socket.socket]:
+    """Return sockets on ports of this machine that only who asks for them by number can have.
+
+    A controller that chooses its ports itself closes them before its processes bind them, a second
+    later: of clusters that start together one may lose a port, and hang. Linux lets two sockets
+    have a port where both allow it and one listens at most; 0MQ's allow it, and what asks for any
+    port gets another. So these stay bound, and never listen, as long as the cluster is there.
+    """
+    found: list[socket.socket] = []
+    try:
+        for _ in range(PORTS):
+            found.append(socket.socket())
+            found[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found[-1].bind(("127.0.0.1", 0))
+    except BaseException:
+        for each in found:
+            each.close()
+        raise
+    return found
+
+
+def _listed(ports: Iterable[socket.socket]) -> str:
+    return ",".join(str(port.getsockname()[1]) for port in ports)
 
 
 # In an engine that no mpiexec of ours started; this process itself may run under one.

@@ -258,6 +258,7 @@ class EngineWorker:
         if isinstance(message, m.Rollback):
             self._peers.forget_dead()
             self.captures.clear()
+            self.copier.call_off()
             if self._world is not None:
                 self._world.end_epoch()
             self._attempt = message.attempt
@@ -399,6 +400,8 @@ class EngineWorker:
                 self._peers.send(source, ("want", checkpoint, rank, self.engine))
         elif kind == "want":
             self.execute(self.worker.want(m.Want(*head[1:])))
+        elif kind == "absent":
+            self.execute(self.worker.absent(m.Absent(*head[1:])))
         else:
             raise InternalError(f"a message of an unknown kind {kind!r}")
 
@@ -410,8 +413,9 @@ class EngineWorker:
             _COMMANDS[type(command)](self, command)
 
     def _to_engine(self, command: m.ToEngine) -> None:
-        want: m.Want = command.message
-        self._peers.send(command.engine, ("want", want.checkpoint, want.rank, want.engine))
+        message: m.Want | m.Absent = command.message
+        kind = "want" if isinstance(message, m.Want) else "absent"
+        self._peers.send(command.engine, (kind, message.checkpoint, message.rank, message.engine))
 
     def _run(self, command: m.Run) -> None:
         runner = self.runners.get(command.rank)
@@ -437,6 +441,7 @@ class EngineWorker:
             sent = join(captured.difference, channel_frames)
         for holder in command.holders:
             self._peers.send(holder, head, sent)
+        self.copier.sealed(checkpoint, rank, shard, captured.base, sent)
         saved = m.Saved(
             self.worker.epoch,
             checkpoint,
@@ -451,6 +456,7 @@ class EngineWorker:
 
     def _discard(self, command: m.Discard) -> None:
         self.captures.pop((command.rank, command.checkpoint), None)
+        self.copier.call_off(command.rank)
         runner = self.runners.get(command.rank)
         if runner is not None:
             runner.to_capture = None
@@ -494,7 +500,11 @@ class EngineWorker:
                 runner.state.partitions.pop(variable, None)
 
     def _send_shard(self, command: m.SendShard) -> None:
-        shard = self.store.get((command.checkpoint, command.rank))
+        try:
+            shard = self.store.get((command.checkpoint, command.rank))
+        except KeyError:
+            self.execute(self.worker.lost(command))
+            return
         self._peers.send(command.engine, ("shard", command.checkpoint, command.rank), shard)
 
     def may_fork(self, asking: Runner) -> bool:

@@ -96,6 +96,7 @@ class Keeper:
         self._copy: _Copy | None = None
         self._again = False  # a newer checkpoint waits
         self._waiters: list[tuple[int, Future[int]]] = []
+        self._newest: Manifest | None = None  # that this session has brought there
         self._fetch: tuple[int, dict[int, m.Engine], Future[None]] | None = None
         self._said: set[str] = set()
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -171,7 +172,8 @@ class Keeper:
             copy.waiting[rank] = engine
             orders.setdefault(engine, []).append(rank)
         for engine, mine in orders.items():
-            driver._send(engine, wire.Keep(copy.checkpoint, tuple(mine)))
+            base = 0 if self._newest is None else self._newest.checkpoint
+            driver._send(engine, wire.Keep(copy.checkpoint, tuple(mine), base))
 
     def hear(self, engine: m.Engine, message: wire.Kept | wire.Fetched) -> None:
         """Take an engine's word on a shard."""
@@ -187,10 +189,17 @@ class Keeper:
             self._failed(message.outcome)
             return
         del copy.waiting[message.rank]
-        copy.records[message.rank] = message.outcome
+        copy.records[message.rank] = self._based(message.outcome, message.base)
         copy.code.update(message.code)
         if not copy.waiting:
             self._work.put(lambda: self._finish(copy))
+
+    def _based(self, record: Record, base: int) -> Record:
+        newest = self._newest
+        if not base or newest is None:
+            return record
+        assert base == newest.checkpoint
+        return replace(record, bases=(*newest.shard(record.rank).bases, base))
 
     def lost(self, engine: m.Engine) -> None:
         """An engine is gone, and the master has heard of it."""
@@ -220,9 +229,11 @@ class Keeper:
             if all(committed.shards.get(rank) for rank in range(driver.master.size)):
                 self._begin()
 
-    def _stored(self, copy: _Copy, nbytes: int) -> None:
+    def _stored(self, copy: _Copy, manifest: Manifest) -> None:
         if self._driver is None or self._copy is not copy:
             return
+        self._newest = manifest
+        nbytes = manifest.nbytes
         self._copy = None
         seconds = time.monotonic() - copy.begun
         self._said.clear()
@@ -244,6 +255,7 @@ class Keeper:
         copy, self._copy = self._copy, None
         if self._driver is None or copy is None:
             return
+        self._newest = None  # who knows what else is not there any more: the next is whole
         text = f"checkpoint {copy.checkpoint} is not on the store, the job goes on: {error}"
         self.status = replace(self.status, copying=None, trouble=str(error))
         self._driver.events.add("not-stored", checkpoint=copy.checkpoint, error=str(error))
@@ -285,15 +297,16 @@ class Keeper:
 
     # ------------------------------------------------------------ from the store
 
-    def fetch(self, checkpoint: int, routes: Mapping[int, m.Engine], done: Future[None]) -> None:
+    def fetch(self, manifest: Manifest, routes: Mapping[int, m.Engine], done: Future[None]) -> None:
         """Have engines read shards into their memory; `done` when all have, or one cannot."""
-        self._fetch = checkpoint, dict(routes), done
+        self._fetch = manifest.checkpoint, dict(routes), done
         hosts: dict[m.Engine, list[int]] = {}
         for rank, engine in routes.items():
             hosts.setdefault(engine, []).append(rank)
         for engine, ranks in hosts.items():
             if self._driver is not None:
-                self._driver._send(engine, wire.Fetch(checkpoint, tuple(ranks)))
+                shards = {rank: manifest.shard(rank).bases for rank in ranks}
+                self._driver._send(engine, wire.Fetch(manifest.checkpoint, shards))
 
     def _fetched(self, message: wire.Fetched) -> None:
         if self._fetch is None or self._fetch[0] != message.checkpoint:
@@ -341,7 +354,7 @@ class Keeper:
             failure = told(error)
             driver.run_soon(lambda: self._failed(failure))
             return
-        driver.run_soon(lambda: self._stored(copy, manifest.nbytes))
+        driver.run_soon(lambda: self._stored(copy, manifest))
         try:
             while self._stale:
                 self.store.drop(self._stale[-1])
@@ -373,10 +386,33 @@ class Keeper:
             self._fetch = None
         self._work.put(None)
 
-    def join(self) -> None:
-        """Wait for what the store is at; a store that hangs is left behind."""
+    def join(self, tidy: bool = True) -> None:
+        """Wait for what the store is at, once the engines are gone, and clean up behind them.
+
+        A store that hangs is left behind.
+
+        Parameters
+        ----------
+        tidy : bool
+            Whether to clean up: not where the engines go on without this process.
+        """
         if self._thread is not None:
             self._thread.join(LAST_WORDS)
+            if tidy and not self._thread.is_alive():
+                last = threading.Thread(target=self._tidy, name="feliss-store", daemon=True)
+                last.start()
+                last.join(LAST_WORDS)
+
+    def _tidy(self) -> None:
+        """Delete what engines wrote of a checkpoint that they did not live to see."""
+        try:
+            self.store.claim()
+            try:
+                self.store.clean()
+            finally:
+                self.store.release()
+        except Exception:  # noqa: BLE001, S110  (another session is there, or nothing is any more)
+            pass
 
 
 def _without_arguments(image: MasterImage) -> MasterImage:

@@ -108,7 +108,9 @@ class Peers:
                 found = self._mappings.take(engine, references, places, frames)
                 if found is not None:
                     return head, found
-                # Its sender has ended, so has its epoch.
+                # Its sender has ended, so has its epoch. Who waits for a snapshot must hear of it.
+                if head[0] == "shard":
+                    return ("absent", *head[1:], engine), []
             elif kind == _OFFER:
                 if self._mappings.meet(*head[1:]):
                     self.send(head[1], (_ACCEPTED, self._engine))

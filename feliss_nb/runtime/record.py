@@ -54,7 +54,7 @@ _HEAD = struct.Struct("<QQ16s")  # the length of the table, of all frames, and t
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # What a piece is.
-_IMAGE, _EVENT, _MESSAGE, _SAID, _BLOB, _NOTE = b"I", b"E", b"M", b"S", b"B", b"N"
+_IMAGE, _EVENT, _JOB, _MESSAGE, _SAID, _BLOB, _NOTE = (bytes([c]) for c in b"IEJMSBN")
 
 
 def home() -> Path:
@@ -312,6 +312,10 @@ def replay(data: memoryview, where: str) -> Found:
             raise CorruptSnapshot(f"{where} does not begin as a record does")
         elif kind == _EVENT:
             found.handle(_load(frames, tokens))
+        elif kind == _JOB:
+            event, notes = _load(frames, tokens)
+            found.handle(event)
+            found.notes.update(notes)
         elif kind == _MESSAGE:
             engine = bytes(frames[0]).decode()
             numbered = wire.decode(frames[1:])
@@ -479,9 +483,7 @@ class Record:
         whole: list[Any] = []
         for blob in blobs:
             whole += _piece(_BLOB, wire.encode(blob))
-        whole += _piece(_EVENT, _dump(event))
-        for note in notes.items():
-            whole += _piece(_NOTE, _dump(note))
+        whole += _piece(_JOB, _dump((event, notes)))
         before = self._size
         self._write(whole)
         if self.trouble is None and self._fd >= 0 and not event.internal:

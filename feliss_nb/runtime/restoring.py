@@ -243,7 +243,7 @@ def stand_up(session: BaseSession, origin: Origin, engines: Sequence[str], worke
         routes = spread(origin.size, engines[:workers])
         number = origin.manifest.checkpoint
         done: Future[None] = Future()
-        driver.run_soon(partial(keeper.fetch, number, routes, done))
+        driver.run_soon(partial(keeper.fetch, origin.manifest, routes, done))
         try:
             session._result(done, f"reading checkpoint {number}")
             break

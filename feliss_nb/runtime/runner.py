@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.errors import DependencyError, UsageError
+from feliss_nb.runtime import mappings, segments, shared
 from feliss_nb.runtime.bell import Bell
 from feliss_nb.runtime.capturing import Capturing
 from feliss_nb.runtime.failure import Failure, describe, name_of
@@ -41,6 +42,10 @@ REPORT_EVERY = 0.005
 # Seconds between requests to stop: user code may lose one (an exception in a __del__ goes nowhere,
 # `except BaseException` ends it), and needs some time for what it clears up.
 STOP_AGAIN = 1.0
+
+# What no request to stop may end halfway, by the names of the files.
+_IMPORTING = ("<frozen importlib",)
+_SHARING = (shared.__file__, segments.__file__, mappings.__file__)
 
 
 @dataclass(slots=True)
@@ -246,14 +251,15 @@ class Runner:
         -------
         bool
             False if it still runs: ask again. While it imports a module it is left alone: a part of
-            a module would stay behind, and fail whoever waits for the rest.
+            a module would stay behind, and fail whoever waits for the rest. So it is while it
+            takes or gives back shared memory: a lease, or a lock, would stay behind.
         """
         running = self.rank.running
         if not self.in_user_code or running is None or not self.thread.is_alive():
             return True
         if job is not None and running.job != job:
             return True
-        if spare_imports and _is_importing(self.thread):
+        if _is_in(self.thread, _SHARING) or (spare_imports and _is_in(self.thread, _IMPORTING)):
             return False
         now = perf_counter()
         if self.asked_to_stop and now < self._ask_again:
@@ -468,10 +474,11 @@ def _raise_in(thread: threading.Thread, kind: type[BaseException] | None) -> Non
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), exception)
 
 
-def _is_importing(thread: threading.Thread) -> bool:
+def _is_in(thread: threading.Thread, files: tuple[str, ...]) -> bool:
+    """Tell whether a function of a file whose name begins so is under way in `thread`."""
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_filename.startswith(files):
             return True
         frame = frame.f_back
     return False

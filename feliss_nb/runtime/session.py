@@ -297,7 +297,7 @@ class BaseSession:
         self._cluster.leave()
         if self._driver.keeper is not None:
             self._driver.keeper.end()
-            self._driver.keeper.join()
+            self._driver.keeper.join(tidy=False)
         self._names.clear()
         self._ended = True
 

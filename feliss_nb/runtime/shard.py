@@ -7,6 +7,11 @@ from typing import Any
 
 from feliss_nb.core import messages as m
 from feliss_nb.runtime.wire import Parcel
+from feliss_nb.state.differences import assemble, is_difference
+from feliss_nb.state.snapshot import Room
+
+#: The place of the main part in a shard.
+MAIN = 1
 
 
 def reached_by(continuations: Iterable[m.Continuation]) -> frozenset[int]:
@@ -43,7 +48,21 @@ def join(main: Sequence[Any], channel: Sequence[Any]) -> list[Any]:
     return [b"%d" % len(main), *main, *channel]
 
 
+def whole(chain: Sequence[list[Any]], room: Room) -> list[Any]:
+    """Return the shard that the last of a chain is: a whole one, and what has changed since.
+
+    Raises
+    ------
+    CorruptSnapshot
+        Something in it is damaged, or of another chain.
+    """
+    mains, channels = zip(*map(split, chain), strict=True)
+    if len(chain) == 1 and not is_difference(mains[0]):
+        return chain[0]  # its digest is looked at when it is loaded
+    return join(assemble(mains, room), channels[-1])
+
+
 def split(shard: list[Any]) -> tuple[list[Any], list[Any]]:
     """Return the two parts of a shard's frames."""
     count = int(bytes(shard[0]))
-    return list(shard[1 : 1 + count]), list(shard[1 + count :])
+    return list(shard[MAIN : MAIN + count]), list(shard[MAIN + count :])

@@ -245,10 +245,19 @@ class StoreAt:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Copy these ranks' shards of a committed checkpoint from your memory to the store."""
+    """Copy these ranks' shards of a committed checkpoint from your memory to the store.
+
+    Parameters
+    ----------
+    checkpoint : int
+    ranks : tuple of int
+    base : int
+        The store's newest checkpoint: what has changed since then is enough. 0: there is none.
+    """
 
     checkpoint: int
     ranks: tuple[int, ...]
+    base: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,20 +270,30 @@ class Kept:
     outcome : Record or FelissError
     code : dict of str to str
         Digests of the user's modules that this engine has imported, by name.
+    base : int
+        The checkpoint since which it holds the changes; 0: it is whole.
     """
 
     checkpoint: int
     rank: int
     outcome: Any
     code: dict[str, str]
+    base: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Bring these ranks' shards of a checkpoint from the store to your memory."""
+    """Bring these ranks' shards of a checkpoint from the store to your memory.
+
+    Parameters
+    ----------
+    checkpoint : int
+    ranks : dict of int to tuple of int
+        For each, the checkpoints with what comes before it; see ``store.Record``.
+    """
 
     checkpoint: int
-    ranks: tuple[int, ...]
+    ranks: dict[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from feliss_nb.state.codec import allocate_each, total
 from feliss_nb.state.comparing import Difference, Index, compare, index_of
 from feliss_nb.state.differences import Compression, encode
 from feliss_nb.state.explain import Rename
-from feliss_nb.state.snapshot import Room, Snapshot, frames, keep, look
+from feliss_nb.state.snapshot import Listener, Room, Snapshot, frames, keep, look
 
 __all__ = ["FULL", "Chain", "Draft", "Method", "Taken", "draft", "method", "names"]
 
@@ -60,6 +60,11 @@ class Method:
     def needs_base(self) -> bool:
         """Whether it looks at the snapshot before."""
         return self.incremental or self.compression == "xor"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether everything is written as it is, by the rank itself."""
+        return not (self.incremental or self.forked or self.compression)
 
     def unforked(self) -> Method:
         """The same without a child."""
@@ -177,6 +182,7 @@ def draft(
     label: str = "rank",
     rename: Rename | None = None,
     room: Room = allocate_each,
+    listener: Listener | None = None,
 ) -> Draft:
     """Capture an object, so far that it may change again.
 
@@ -188,13 +194,15 @@ def draft(
         Whether it forks is the caller's business.
     known : Index, optional
         Of the last committed snapshot, for a method that needs a base.
+    listener : Listener, optional
+        Hears of the frames while they are made; for a method that is `plain`.
 
     Raises
     ------
     UnpicklableError
         Something in it has no meaning outside this process; the error says where it stands.
     """
-    live = look(obj, label, rename)
+    live = look(obj, label, rename, listener)
     named = known if how.incremental else None
     if named is not None or how.compression:
         found = compare(live, named, room, 1.0 if how.compression else WORTH)
@@ -202,7 +210,7 @@ def draft(
             difference, sealed, index = found
             index.links = known.links + 1 if known is not None else 0
             return Draft(sealed, difference, index if how.needs_base else None, how.compression)
-    kept, marks = keep(live, room)
+    kept, marks = keep(live, room, listener)
     return Draft(kept, None, index_of(kept, marks) if how.needs_base else None, "")
 
 

@@ -16,7 +16,7 @@ from feliss_nb.state import arrival, explain, modules
 from feliss_nb.state.handle import Handle
 from feliss_nb.state.pickler import IN_BAND, Pickler, References
 
-__all__ = ["Packed", "allocate_each", "fresh", "pack", "total", "unpack"]
+__all__ = ["Packed", "Tape", "allocate_each", "fresh", "pack", "total", "unpack"]
 
 #: A cache line and the widest vector register: what numpy and BLAS like best.
 ALIGNMENT = 64
@@ -63,6 +63,36 @@ class Packed:
         return len(self.data) + sum(b.nbytes for b in self.buffers)
 
 
+class Tape:
+    """A pickle stream in the pieces in which the pickler writes it.
+
+    Parameters
+    ----------
+    hear : callable
+        Told of each piece; it never changes again.
+    begins_anew : callable
+        Told that the pieces heard so far are not of the stream that is kept.
+    """
+
+    def __init__(self, hear: Callable[[bytes], object], begins_anew: Callable[[], object]) -> None:
+        self.pieces: list[bytes] = []
+        self._hear, self._begins_anew = hear, begins_anew
+
+    def write(self, piece: Any) -> None:
+        """Take the next bytes: often a frame of pickle's, of 64 KiB."""
+        piece = bytes(piece)  # a bytearray of the user's comes as it is
+        self.pieces.append(piece)
+        self._hear(piece)
+
+    def begin_anew(self) -> None:
+        """Forget what was written."""
+        self.pieces.clear()
+        self._begins_anew()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+
 def pack(
     obj: object,
     namespace: References | None = None,
@@ -70,6 +100,7 @@ def pack(
     rename: explain.Rename | None = None,
     in_band: int = IN_BAND,
     share: bool = False,
+    tape: Tape | None = None,
 ) -> Packed:
     """Write an object to bytes.
 
@@ -88,6 +119,8 @@ def pack(
     share : bool
         Write strided views of arrays as stretches of the memory that they are views of, gaps too,
         so that who copies overlapping buffers together keeps what is shared.
+    tape : Tape, optional
+        Where the stream is written, for who wants its pieces at once; `data` is left empty then.
 
     Returns
     -------
@@ -98,24 +131,28 @@ def pack(
     UnpicklableError
         Something in it has no meaning outside this process; the error says where it stands.
     """
-    quick = _pack_plain(obj)
+    quick = _pack_plain(obj) if tape is None else None
     if quick is not None:
         return quick
     try:
         try:
-            return _write(obj, namespace, in_band, share)
+            return _write(obj, namespace, in_band, share, tape)
         except pickle.PicklingError as error:
             if not isinstance(error.__cause__, RecursionError):
                 raise
             with _deeper():
-                return _write(obj, namespace, in_band, share)
+                if tape is not None:
+                    tape.begin_anew()
+                return _write(obj, namespace, in_band, share, tape)
     except MemoryError:
         raise
     except Exception as error:
         raise explain.explain(obj, label, error, namespace, rename) from error
 
 
-def _write(obj: object, namespace: References | None, in_band: int, share: bool) -> Packed:
+def _write(
+    obj: object, namespace: References | None, in_band: int, share: bool, tape: Tape | None
+) -> Packed:
     file = io.BytesIO()
     buffers: list[memoryview] = []
 
@@ -126,7 +163,7 @@ def _write(obj: object, namespace: References | None, in_band: int, share: bool)
         buffers.append(view)
         return False
 
-    pickler = Pickler(file, keep, namespace, share)
+    pickler = Pickler(file if tape is None else tape, keep, namespace, share)
     pickler.dump(obj)
     return Packed(
         file.getvalue(),

@@ -47,7 +47,7 @@ class Pickler(cloud.Pickler):  # type: ignore[misc]
 
     def __init__(
         self,
-        file: io.BytesIO,
+        file: Any,  # whatever can write
         buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None,
         namespace: References | None = None,
         share: bool = False,

@@ -39,7 +39,7 @@ def sizes(parts: Iterable[tuple[Hashable, object]]) -> dict[Hashable, int]:
         return False
 
     # One pickler for all: what it has written once it only refers to again.
-    pickler = Pickler(counter, count, None, share=True)  # type: ignore[arg-type]
+    pickler = Pickler(counter, count, None, share=True)
     found: dict[Hashable, int] = {}
     for key, obj in parts:
         before = counter.nbytes

@@ -12,7 +12,8 @@ import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import xxhash
@@ -20,17 +21,28 @@ import xxhash
 from feliss_nb.errors import CorruptSnapshot
 from feliss_nb.state import arrival
 from feliss_nb.state.chunks import marks
-from feliss_nb.state.codec import allocate_each, fresh, pack
+from feliss_nb.state.codec import Tape, allocate_each, fresh, pack
 from feliss_nb.state.digest import DIGEST_SIZE, digest
 from feliss_nb.state.explain import Rename
 
-__all__ = ["Snapshot", "capture", "frames", "from_frames", "keep", "look", "restore", "verify"]
+__all__ = [
+    "Listener",
+    "Snapshot",
+    "capture",
+    "frames",
+    "from_frames",
+    "keep",
+    "look",
+    "restore",
+    "verify",
+]
 
 _MAGIC = b"FELISS02"
 _CHECK = 8  # bytes of the header's own digest, after the magic
 # malloc aligns to this. A segment begins at a multiple of it, so that what was aligned stays so.
 _MALLOC = 16
 _MAX_HEADER = 1 << 28
+_STREAM = 1  # the place of the stream among the frames
 #: Smaller segments lie in the arena: a frame for each costs more than its bytes.
 SMALL = 4096
 
@@ -38,6 +50,21 @@ SMALL = 4096
 Room = Callable[[Iterable[int]], list[memoryview]]
 
 _Stretches = tuple[tuple[int, int, int], ...]
+#: Copied at once of a buffer that somebody wants to hear of piece by piece.
+_PIECE = 1 << 24
+
+
+class Listener(Protocol):
+    """Hears of a snapshot's frames while it is made, of each in pieces that never change again.
+
+    The stream comes first, then the buffers; the header is what is left.
+    """
+
+    def hear(self, frame: int, piece: Any) -> None:
+        """Take the next bytes of a frame."""
+
+    def forget(self) -> None:
+        """Forget all: it is made in another way."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,28 +128,57 @@ def capture(
     return keep(look(obj, label, rename), room or allocate_each)[0]
 
 
-def look(obj: object, label: str = "rank", rename: Rename | None = None) -> Snapshot:
+def look(
+    obj: object,
+    label: str = "rank",
+    rename: Rename | None = None,
+    listener: Listener | None = None,
+) -> Snapshot:
     """What ``capture`` takes, but of live memory: valid until it changes, its digest still empty.
 
     Parameters
     ----------
     obj, label, rename
         As in ``capture``.
+    listener : Listener, optional
+        Hears of the stream; its pieces stand in the place of the data then, for ``keep``.
     """
-    packed = pack(obj, None, label, rename, in_band=0, share=True)
+    tape = None
+    if listener is not None:
+        tape = Tape(partial(listener.hear, _STREAM), listener.forget)
+    packed = pack(obj, None, label, rename, in_band=0, share=True, tape=tape)
     buffers, segments, stretches = _gather(packed.buffers)
     names = packed.handles, packed.targets
-    return Snapshot(packed.data, buffers, *names, b"", segments, stretches)
+    data: Any = packed.data if tape is None else tape
+    return Snapshot(data, buffers, *names, b"", segments, stretches)
 
 
-def keep(live: Snapshot, room: Room) -> tuple[Snapshot, list[bytes]]:
+def keep(
+    live: Snapshot, room: Room, listener: Listener | None = None
+) -> tuple[Snapshot, list[bytes]]:
     """A snapshot of its own memory of what ``look`` saw, and the marks of its buffers."""
     arena = int(any(size < SMALL for size in live.segments))  # which is a copy already
     buffers = live.buffers[:arena] + room(memoryview(b).nbytes for b in live.buffers[arena:])
-    for target, source in zip(buffers[arena:], live.buffers[arena:], strict=True):
-        np.frombuffer(target, np.uint8)[:] = np.frombuffer(source, np.uint8)
+    for number, target in enumerate(buffers):
+        source = live.buffers[number]
+        step = _PIECE if listener is not None else len(target)
+        for start in range(0, len(target), max(step, 1)):
+            piece = target[start : start + step]
+            if number >= arena:
+                np.frombuffer(piece, np.uint8)[:] = np.frombuffer(
+                    source[start : start + step], np.uint8
+                )
+            if listener is not None:
+                listener.hear(_STREAM + 1 + number, piece)
     data = live.data
-    if len(data) >= SMALL and room is not allocate_each:
+    if isinstance(data, Tape):
+        pieces = data.pieces
+        (data,) = room([len(data)])
+        place = 0
+        for piece in pieces:
+            data[place : place + len(piece)] = piece
+            place += len(piece)
+    elif len(data) >= SMALL and room is not allocate_each:
         (data,) = room([len(data)])
         data[:] = live.data
     found = [marks(buffer) for buffer in buffers]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from feliss_nb.errors import UsageError
 from feliss_nb.store.manifest import Manifest, Record
+from feliss_nb.store.shards import Frames
 
 #: The name of a checkpoint's manifest in its folder.
 MANIFEST = "manifest.json"
@@ -24,14 +25,15 @@ class Store(Protocol):
     fails; checkpoints that were committed before are not touched by that.
     """
 
-    def put(self, checkpoint: int, rank: int, frames: Sequence[Any]) -> Record:
+    def put(self, checkpoint: int, rank: int, frames: Frames) -> Record:
         """Write a rank's shard; when this returns it is as safe as the store can make it.
 
         Parameters
         ----------
         checkpoint, rank : int
-        frames : sequence of bytes-like
-            Contiguous; they must not change any more.
+        frames : sequence of bytes-like, or iterator of (int, bytes-like)
+            Contiguous; they must not change any more. An iterator gives pieces of frames as they
+            are made, with the number of the frame; if it raises, nothing was put.
 
         Returns
         -------
@@ -41,6 +43,8 @@ class Store(Protocol):
 
     def get(self, checkpoint: int, rank: int) -> list[Any]:
         """Return the frames of a committed checkpoint, their digest checked.
+
+        Where the record has `bases`, they are what has changed since the last of these.
 
         Raises
         ------
@@ -82,12 +86,14 @@ class Store(Protocol):
         """Remove what interrupted writers left, and return its names; call it after `claim`."""
 
 
-def surplus(committed: Iterable[int], found: Iterable[int], last: int) -> list[int]:
-    """The checkpoints to delete so that the last ones are left, the oldest first.
+def surplus(committed: Iterable[Manifest], found: Iterable[int], last: int) -> list[int]:
+    """The checkpoints to delete, the newest first, so that the last ones are left.
+
+    What these are made of stays with them.
 
     Parameters
     ----------
-    committed : iterable of int
+    committed : iterable of Manifest
         The checkpoints that can be read.
     found : iterable of int
         Those of which there is anything.
@@ -96,9 +102,13 @@ def surplus(committed: Iterable[int], found: Iterable[int], last: int) -> list[i
     """
     if last < 1:
         raise UsageError(f"a store keeps one checkpoint or more, not {last}")
-    stay = sorted(committed, reverse=True)[:last]
+    stay = sorted(committed, key=lambda manifest: manifest.checkpoint, reverse=True)[:last]
+    if not stay:
+        return []
+    needed = {number for manifest in stay for number in (manifest.checkpoint, *manifest.bases)}
     # What is newer than the newest may be on its way.
-    return sorted({number for number in found if stay and number < stay[0]} - set(stay))
+    surplus = {number for number in found if number < stay[0].checkpoint} - needed
+    return sorted(surplus, reverse=True)  # none is listed whose base is gone
 
 
 def verify(store: Store, manifest: Manifest) -> None:
@@ -110,7 +120,8 @@ def verify(store: Store, manifest: Manifest) -> None:
         Something of it is damaged; take the one before.
     """
     for record in manifest.shards:
-        store.get(manifest.checkpoint, record.rank)
+        for number in (*record.bases, manifest.checkpoint):
+            store.get(number, record.rank)
 
 
 def folder(checkpoint: int) -> str:

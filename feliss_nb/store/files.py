@@ -20,7 +20,7 @@ import fcntl
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -46,6 +46,8 @@ HOLE = 1 << 16
 AHEAD = 1 << 24
 # Linux takes it as "begin to write these"; what is not wanted in the page cache need not stay.
 _DONTNEED = os.POSIX_FADV_DONTNEED
+#: Written at once of a shard whose frames are still being made.
+AT_ONCE = 1 << 23
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -59,8 +61,14 @@ def told(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "; make room there, or give another place" if error.errno in _FULL else ""
         why = error.strerror or str(error)
+        if isinstance(error, FileNotFoundError):
+            raise StoreError(
+                f"cannot {doing}: {why}. If it was there, it was moved or deleted, or its disk is "
+                "not mounted any more, and the checkpoints went with it: bring it back, or keep "
+                "them in another place"
+            ) from error
+        hint = "; make room there, or give another place" if error.errno in _FULL else ""
         raise StoreError(
             f"cannot {doing}: {why}{hint}. The checkpoints before it stay as they are"
         ) from error
@@ -180,9 +188,11 @@ class StagedFile:
         """xxh3-128 of what was written."""
         return self._state.hexdigest()
 
-    def write(self, views: Sequence[memoryview], block: int = HOLE) -> None:
+    def write(
+        self, views: Iterable[memoryview], block: int = HOLE, at_once: int = shards.PIECE
+    ) -> None:
         """Append buffers; they are not joined. Blocks of zeros become holes."""
-        for group in shards.pieces(views):
+        for group in shards.pieces(views, at_once):
             run: list[memoryview] = []
             place = self.nbytes
             for view in group:
@@ -254,8 +264,10 @@ class FileStore:
     def __reduce__(self) -> tuple[Any, ...]:
         return FileStore, (self.directory,)
 
-    def put(self, checkpoint: int, rank: int, frames: Sequence[Any]) -> Record:
+    def put(self, checkpoint: int, rank: int, frames: shards.Frames) -> Record:
         """Write a rank's shard; it is on the disk when this returns."""
+        # Who makes the frames meanwhile holds the interpreter: fewer calls, fewer waits for it.
+        at_once = AT_ONCE if isinstance(frames, Iterator) else shards.PIECE
         where = self._path(checkpoint)
         with told(f"write the snapshot of rank {rank} to {where}"), private(self.directory) as top:
             try:
@@ -263,7 +275,7 @@ class FileStore:
             except FileExistsError:  # another rank's engine, or an attempt before
                 pass
             with private(folder(checkpoint), top, where) as here, StagedFile(here) as file:
-                file.write(shards.parts(frames))
+                file.write(shards.parts(frames), at_once=at_once)
                 record = Record(rank, file.nbytes, file.digest)
                 file.publish(shard_name(record))
         return record
@@ -303,6 +315,10 @@ class FileStore:
         ):
             for record in manifest.shards:
                 _check_shard(record, here, os.path.join(where, shard_name(record)))
+            for base in manifest.bases:
+                with self._open(base, top) as there:
+                    if not _exists(MANIFEST, there):
+                        raise MissingSnapshot(f"{self._path(base)} is no checkpoint any more")
             if _exists(MANIFEST, here):
                 raise UsageError(f"{where} is committed already: numbers of checkpoints only grow")
             os.fsync(top)  # once for the folder, whichever engine made it
@@ -346,8 +362,7 @@ class FileStore:
     def keep(self, last: int) -> None:
         """Keep the last committed checkpoints only; see ``Store.keep``."""
         found = self.numbers()
-        committed = [manifest.checkpoint for manifest in self.manifests()]
-        for number in surplus(committed, found, last):
+        for number in surplus(self.manifests(), found, last):
             self.drop(number)
 
     def clean(self) -> list[str]:
@@ -375,8 +390,8 @@ class FileStore:
                 except MissingSnapshot:
                     self.drop(number)
                     removed.append(folder(number))
-                except (CorruptSnapshot, UsageError) as error:
-                    warnings.warn(StoreWarning(str(error)), stacklevel=2)
+                except (CorruptSnapshot, UsageError):  # `manifests` tells of it
+                    continue
         return removed
 
     def claim(self) -> None:
@@ -449,7 +464,7 @@ class FileStore:
                 raise CorruptSnapshot(f"{shown} is damaged: it is too long for a manifest")
             raw = bytearray(size)
             try:
-                _filler(fd)([memoryview(raw)])
+                _filler(fd)([memoryview(raw)], 0)
             except EOFError:
                 raise CorruptSnapshot(f"{shown} changed while it was read") from None
         manifest = from_json(bytes(raw), shown)
@@ -482,10 +497,7 @@ def _opened(name: str, here: int, shown: str) -> Iterator[int]:
 
 
 def _filler(fd: int) -> shards.ReadInto:
-    place = 0
-
-    def fill(views: list[memoryview]) -> None:
-        nonlocal place
+    def fill(views: list[memoryview], place: int) -> None:
         views = [view for view in views if view.nbytes]
         while views:
             done = os.preadv(fd, views, place)

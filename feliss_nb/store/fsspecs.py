@@ -6,7 +6,7 @@ import importlib
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,8 +68,9 @@ class FsspecStore:
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.url, self._options)
 
-    def put(self, checkpoint: int, rank: int, frames: Sequence[Any]) -> Record:
+    def put(self, checkpoint: int, rank: int, frames: shards.Frames) -> Record:
         """Write a rank's shard."""
+        frames = shards.gathered(frames)  # its name has the digest, and a server may not rename
         record = shards.seal(rank, frames)
         path = self._path(checkpoint, shard_name(record))
         with self._told(f"write the snapshot of rank {rank} to {path}"):
@@ -88,6 +89,7 @@ class FsspecStore:
             try:
                 with self._fs.open(path, "rb") as file:
                     frames = shards.read(record, _filler(file), path)
+                    file.seek(record.nbytes)
                     if file.read(1):
                         raise CorruptSnapshot(
                             f"{path} is damaged: it is longer than {record.nbytes} bytes"
@@ -112,6 +114,9 @@ class FsspecStore:
                     raise CorruptSnapshot(
                         f"{path} is damaged: it has {size} bytes, not {record.nbytes}"
                     )
+            for base in manifest.bases:
+                if not self._fs.exists(self._path(base, MANIFEST)):
+                    raise MissingSnapshot(f"{self._path(base)} is no checkpoint any more")
             if self._fs.exists(final):
                 raise UsageError(f"{final} is there already: numbers of checkpoints only grow")
             # A server may show a file while it is written; what a copy or a rename makes is whole,
@@ -149,8 +154,7 @@ class FsspecStore:
     def keep(self, last: int) -> None:
         """Keep the last committed checkpoints only; see ``Store.keep``."""
         found = self.numbers()
-        committed = [manifest.checkpoint for manifest in self.manifests()]
-        for number in surplus(committed, found, last):
+        for number in surplus(self.manifests(), found, last):
             self.drop(number)
 
     def clean(self) -> list[str]:
@@ -236,7 +240,9 @@ def _again(url: str, options: dict[str, Any]) -> FsspecStore:
 
 
 def _filler(file: Any) -> shards.ReadInto:
-    def fill(views: list[memoryview]) -> None:
+    def fill(views: list[memoryview], place: int) -> None:
+        if file.tell() != place:
+            file.seek(place)
         for view in views:
             done = 0
             while done < view.nbytes:

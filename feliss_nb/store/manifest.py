@@ -15,7 +15,7 @@ import xxhash
 from feliss_nb.errors import CorruptSnapshot, UsageError
 
 #: Counts the changes after which older programs cannot read what newer ones write.
-FORMAT = 1
+FORMAT = 2
 #: The libraries whose objects, or whose pickles, a snapshot may hold.
 LIBRARIES = ("feliss_nb", "cloudpickle", "numpy")
 _HEX = 32
@@ -32,11 +32,15 @@ class Record:
         Of the shard, its frames' sizes included.
     digest : str
         xxh3-128 of all its bytes, in hexadecimal: it tells accidents, not malice.
+    bases : tuple of int
+        Where it holds only what has changed: the checkpoints whose shards of the same rank come
+        before it, a whole one first.
     """
 
     rank: int
     nbytes: int
     digest: str
+    bases: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,11 @@ class Manifest:
         """Bytes of all shards."""
         return sum(record.nbytes for record in self.shards)
 
+    @property
+    def bases(self) -> frozenset[int]:
+        """The checkpoints without which this one cannot be read."""
+        return frozenset(number for record in self.shards for number in record.bases)
+
     def shard(self, rank: int) -> Record:
         """Return the record of a rank.
 
@@ -90,7 +99,7 @@ class Manifest:
         """Write it as JSON with sorted keys and its own digest."""
         fields = {
             "checkpoint": self.checkpoint,
-            "shards": [[r.rank, r.nbytes, r.digest] for r in self.shards],
+            "shards": [[r.rank, r.nbytes, r.digest, list(r.bases)] for r in self.shards],
             "python": self.python,
             "libraries": dict(self.libraries),
             "code": dict(self.code),
@@ -165,7 +174,8 @@ def from_json(raw: bytes, name: str) -> Manifest:
         )
     try:
         fields["shards"] = tuple(
-            Record(int(rank), int(nbytes), str(mark)) for rank, nbytes, mark in fields["shards"]
+            Record(int(rank), int(nbytes), str(mark), tuple(int(n) for n in bases))
+            for rank, nbytes, mark, bases in fields["shards"]
         )
         manifest = Manifest(**fields)
     except (TypeError, ValueError, KeyError) as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from feliss_nb.errors import MissingSnapshot, UsageError
 from feliss_nb.store.base import folder, surplus
 from feliss_nb.store.manifest import Manifest, Record
-from feliss_nb.store.shards import seal
+from feliss_nb.store.shards import Frames, gathered, seal
 
 Key = tuple[int, int]
 """A checkpoint's id and a rank."""
@@ -61,8 +61,9 @@ class MemoryTier:
         self.shards = MemoryStore() if shards is None else shards
         self._manifests: dict[int, Manifest] = {}
 
-    def put(self, checkpoint: int, rank: int, frames: Sequence[Any]) -> Record:
+    def put(self, checkpoint: int, rank: int, frames: Frames) -> Record:
         """Keep the frames of a rank's snapshot."""
+        frames = gathered(frames)
         record = seal(rank, frames)
         self.shards.put((checkpoint, rank), list(frames))
         return record
@@ -93,7 +94,7 @@ class MemoryTier:
 
     def keep(self, last: int) -> None:
         """Keep the last checkpoints only."""
-        for checkpoint in surplus(self._manifests, self.numbers(), last):
+        for checkpoint in surplus(self._manifests.values(), self.numbers(), last):
             self.drop(checkpoint)
 
     def numbers(self) -> list[int]:

@@ -1,8 +1,12 @@
-"""A shard as bytes: how many frames, the size of each, and the frames one after the other."""
+"""A shard as bytes: the frames one after the other, then which they are, and how many.
+
+The table stands at the end, so that a shard can be written while its frames are made, in the order
+in which they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +16,21 @@ from feliss_nb.errors import CorruptSnapshot
 from feliss_nb.state.codec import allocate
 from feliss_nb.store.manifest import Record
 
-MAGIC = b"FELISSS1"
+MAGIC = b"FELISSS2"
 _WORD = 8
+_ROW = 2 * _WORD  # the number of a frame and its size
 #: Written and read in pieces of this size, so that what was digested is still in the cache.
 PIECE = 1 << 20
 #: Buffers in one call; Linux takes 1024.
 MANY = 512
 
-ReadInto = Callable[[list[memoryview]], None]
-"""Fill these buffers with the next bytes, or raise EOFError."""
+ReadInto = Callable[[list[memoryview], int], None]
+"""Fill these buffers with the bytes from a place on, or raise EOFError."""
+Frames = Sequence[Any] | Iterator[tuple[int, Any]]
+"""Frames; or pieces of them as they are made: the number of the frame, and some bytes of it.
+
+The pieces of a frame follow each other; the frames come in any order, each once.
+"""
 
 
 def flat(buffer: Any) -> memoryview:
@@ -36,18 +46,40 @@ def size(views: Sequence[memoryview]) -> int:
     return sum(view.nbytes for view in views)
 
 
-def parts(frames: Sequence[Any]) -> list[memoryview]:
+def parts(frames: Frames) -> Iterator[memoryview]:
     """The bytes of a shard, in order; the frames are not copied."""
-    views = [flat(frame) for frame in frames]
-    numbers = [len(views), *(view.nbytes for view in views)]
-    head = MAGIC + b"".join(number.to_bytes(_WORD, "little") for number in numbers)
-    return [memoryview(head), *(view for view in views if view.nbytes)]
+    yield memoryview(MAGIC)
+    rows: list[list[int]] = []
+    for number, piece in frames if isinstance(frames, Iterator) else enumerate(frames):
+        view = flat(piece)
+        if rows and rows[-1][0] == number:
+            rows[-1][1] += view.nbytes
+        else:
+            rows.append([number, view.nbytes])
+        if view.nbytes:
+            yield view
+    yield memoryview(
+        b"".join(n.to_bytes(_WORD, "little") for row in [*rows, [len(rows)]] for n in row)
+    )
 
 
-def pieces(views: Sequence[memoryview]) -> Iterator[list[memoryview]]:
+def gathered(frames: Frames) -> Sequence[Any]:
+    """The frames as a sequence, once all of them are made."""
+    if not isinstance(frames, Iterator):
+        return frames
+    found: dict[int, list[Any]] = {}
+    for number, piece in frames:
+        found.setdefault(number, []).append(piece)
+    return [
+        found[number][0] if len(found[number]) == 1 else b"".join(found[number])
+        for number in sorted(found)
+    ]
+
+
+def pieces(views: Iterable[memoryview], most: int = PIECE) -> Iterator[list[memoryview]]:
     """The same bytes in groups: each of them small, and few calls in all."""
     group: list[memoryview] = []
-    room = PIECE
+    room = most
     for view in views:
         start = 0
         while start < view.nbytes:
@@ -57,7 +89,7 @@ def pieces(views: Sequence[memoryview]) -> Iterator[list[memoryview]]:
             room -= part.nbytes
             if not room or len(group) == MANY:
                 yield group
-                group, room = [], PIECE
+                group, room = [], most
     if group:
         yield group
 
@@ -65,10 +97,11 @@ def pieces(views: Sequence[memoryview]) -> Iterator[list[memoryview]]:
 def seal(rank: int, frames: Sequence[Any]) -> Record:
     """The record of a shard that is not written."""
     state = xxhash.xxh3_128()
-    views = parts(frames)
-    for view in views:
+    nbytes = 0
+    for view in parts(frames):
         state.update(view)
-    return Record(rank, size(views), state.hexdigest())
+        nbytes += view.nbytes
+    return Record(rank, nbytes, state.hexdigest())
 
 
 def read(record: Record, fill: ReadInto, name: str) -> list[memoryview]:
@@ -79,7 +112,7 @@ def read(record: Record, fill: ReadInto, name: str) -> list[memoryview]:
     record : Record
         What it must be. Nothing is allocated for sizes that do not agree with it.
     fill : callable
-        Reads on from where it ended.
+        Reads from a place on.
     name : str
         What an error calls it.
 
@@ -90,37 +123,52 @@ def read(record: Record, fill: ReadInto, name: str) -> list[memoryview]:
     """
     state = xxhash.xxh3_128()
 
-    def take(views: list[memoryview]) -> None:
+    def take(views: list[memoryview], place: int) -> None:
         for group in pieces(views):
             try:
-                fill(group)
+                fill(group, place)
             except EOFError:
                 raise CorruptSnapshot(
                     f"{name} is damaged: it is shorter than the {record.nbytes} bytes of rank "
                     f"{record.rank}'s snapshot"
                 ) from None
+            place += size(group)
             for part in group:
                 state.update(part)
 
-    start = memoryview(bytearray(len(MAGIC) + _WORD))
-    take([start])
-    count = int.from_bytes(start[len(MAGIC) :], "little")
-    if start[: len(MAGIC)] != MAGIC or start.nbytes + count * _WORD > record.nbytes:
-        raise CorruptSnapshot(f"{name} is damaged: it does not begin as a shard does")
-    table = np.zeros(count, "<u8")
+    def check(sound: bool, what: str) -> None:
+        if not sound:
+            raise CorruptSnapshot(f"{name} is damaged: {what}")
+
+    start, end = len(MAGIC), record.nbytes - _WORD
+    check(start <= end, "it is too short for a shard")
+    head, last = memoryview(bytearray(start)), memoryview(bytearray(_WORD))
+    take([last], end)
+    count = int.from_bytes(last, "little")
+    check(count <= (end - start) // _ROW, "it does not end as a shard does")
+    table = np.zeros((count, 2), "<u8")
     if count:
-        take([flat(table.data)])
-    sizes = [int(number) for number in table]
-    if start.nbytes + count * _WORD + sum(sizes) != record.nbytes:
-        raise CorruptSnapshot(f"{name} is damaged: its frames have other sizes than its manifest")
-    frames = [flat(allocate(number).data) for number in sizes]
-    take([frame for frame in frames if frame.nbytes])
+        take([flat(table.data)], end - count * _ROW)
+    state.reset()  # it goes over the bytes in their order
+    take([head], 0)
+    check(head == MAGIC, "it does not begin as a shard does")
+    rows = [(int(number), int(size)) for number, size in table]
+    check(
+        start + sum(size for _, size in rows) == end - count * _ROW
+        and sorted(number for number, _ in rows) == list(range(count)),
+        "its frames have other sizes than its manifest",
+    )
+    frames = {number: flat(allocate(size).data) for number, size in rows}
+    take([frames[number] for number, size in rows if size], start)
+    if count:
+        state.update(flat(table.data))
+    state.update(last)
     if state.hexdigest() != record.digest:
         raise CorruptSnapshot(
             f"{name} is damaged: the snapshot of rank {record.rank} has digest "
             f"{state.hexdigest()} and was written with {record.digest}"
         )
-    return frames
+    return [frames[number] for number in range(count)]
 
 
 def solid(view: memoryview, block: int) -> list[tuple[int, int]]:

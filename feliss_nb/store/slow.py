@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from feliss_nb.errors import UsageError
 from feliss_nb.store.base import Store
+from feliss_nb.store.files import AT_ONCE
 from feliss_nb.store.manifest import Manifest, Record
+from feliss_nb.store.shards import Frames
 
 
 class SlowStore:
@@ -63,12 +65,27 @@ class SlowStore:
             self._clock,
         )
 
-    def put(self, checkpoint: int, rank: int, frames: Sequence[Any]) -> Record:
+    def put(self, checkpoint: int, rank: int, frames: Frames) -> Record:
         """Write a rank's shard."""
         began = self._clock()
-        record = self.store.put(checkpoint, rank, frames)
-        self._wait(began, record.nbytes)
+        if isinstance(frames, Iterator):
+            record = self.store.put(checkpoint, rank, self._slowed(frames))
+            self._wait(began, 0)
+        else:
+            record = self.store.put(checkpoint, rank, frames)
+            self._wait(began, record.nbytes)
         return record
+
+    def _slowed(self, frames: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """Give the pieces as fast as the channel carries them."""
+        began, carried = self._clock(), 0
+        for number, piece in frames:
+            yield number, piece
+            carried += memoryview(piece).nbytes
+            if carried >= AT_ONCE:
+                self._wait(began, carried)
+                began, carried = self._clock(), 0
+        self._wait(began, carried)
 
     def get(self, checkpoint: int, rank: int) -> list[Any]:
         """Return the frames of a committed checkpoint."""

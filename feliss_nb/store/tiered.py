@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from feliss_nb.errors import CorruptSnapshot, StoreWarning
+from feliss_nb.errors import CorruptSnapshot, MissingSnapshot, StoreWarning
 from feliss_nb.store.base import Store
 from feliss_nb.store.manifest import Manifest, Record
+from feliss_nb.store.shards import Frames
 
 Work = Callable[[], None]
 Copied = Callable[[int, int, "Record | Exception"], None]
@@ -78,7 +80,7 @@ class TieredStore:
 
     # ------------------------------------------------------------ a store
 
-    def put(self, checkpoint: int, rank: int, frames: Sequence[Any]) -> Record:
+    def put(self, checkpoint: int, rank: int, frames: Frames) -> Record:
         """Put a rank's shard into the fast store."""
         return self.fast.put(checkpoint, rank, frames)
 
@@ -245,18 +247,29 @@ class TieredStore:
     def _copy_all(self, manifest: Manifest) -> None:
         number = manifest.checkpoint
         try:
-            for record in manifest.shards:
-                found = self.slow.put(number, record.rank, self.fast.get(number, record.rank))
-                if found != record:
-                    raise CorruptSnapshot(
-                        f"the snapshot of rank {record.rank} has changed in the fast store: it has "
-                        f"digest {found.digest} and was put with {record.digest}"
-                    )
-            self.slow.commit(manifest)
+            there = set(self.slow.numbers()) if manifest.bases else set()
+            for base in sorted(manifest.bases - there):  # it was passed over, but is needed now
+                self._copy_one(self._of(base))
+            self._copy_one(manifest)
             if self._last is not None:
                 self.slow.keep(self._last)
         except Exception as error:  # noqa: BLE001  (whatever failed, the job goes on)
             self._failed(number, error)
+
+    def _of(self, checkpoint: int) -> Manifest:
+        for manifest in self.fast.manifests():
+            if manifest.checkpoint == checkpoint:
+                return manifest
+        raise MissingSnapshot(f"checkpoint {checkpoint} is not in the fast store any more")
+
+    def _copy_one(self, manifest: Manifest) -> None:
+        number = manifest.checkpoint
+        records = []
+        for record in manifest.shards:
+            # The order of its frames may be another here, and so the digest.
+            put = self.slow.put(number, record.rank, self.fast.get(number, record.rank))
+            records.append(replace(put, bases=record.bases))
+        self.slow.commit(replace(manifest, shards=tuple(records)))
 
     def _trim(self) -> None:
         if self._last is not None:

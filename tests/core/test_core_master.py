@@ -313,6 +313,22 @@ def test_protection_is_answered_when_the_copies_are_made_anew():
     assert "token" in answers(master.hear("e2", m.Stored(1, 0)))
 
 
+def test_copies_are_ordered_again_when_the_engine_that_was_to_send_them_lost_its_own():
+    master = running_master(size=1, spares=3, copies=2)
+    commit(master)  # on e0, e1 and e2
+    lose(master, 0)
+    host = master.routes[0]
+    assert master.committed.coming == {(0, "e3"): host}
+    assert master.hear(host, m.Absent(0, 0, host)) == []  # of another checkpoint
+    told = master.hear(host, m.Absent(1, 0, host))
+    assert [log.kind for log in only(told, m.Log)] == ["copy-lost"]
+    [other] = master.committed.shards[0]
+    assert {(c.engine, c.message.target) for c in told if isinstance(c, m.ToEngine)} == {
+        (other, "e3"),
+        (other, host),
+    }
+
+
 def test_copies_are_ordered_again_when_the_engine_that_sent_them_is_lost():
     master = running_master(size=1, spares=2, copies=1)
     commit(master)  # on e0 and e1

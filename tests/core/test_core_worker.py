@@ -55,7 +55,31 @@ def test_a_rank_that_cannot_be_loaded_is_told_with_its_source():
     worker.stored(3, 0)
     failed = worker.load_failed(0, "torn")
     assert failed == [m.ToMaster(m.RestoreFailed(1, 2, 0, "e2", "torn"))]
-    assert worker.want(m.Want(3, 0, "e9")) == []
+    assert worker.want(m.Want(3, 0, "e9")) == [m.ToEngine("e9", m.Absent(3, 0, "e0"))]
+
+
+def test_a_rank_whose_snapshot_does_not_come_is_told_once_and_for_its_source():
+    worker = worker_at()
+    worker.handle(rollback())
+    assert worker.absent(m.Absent(2, 0, "e2")) == []  # asked for in another checkpoint
+    assert worker.absent(m.Absent(3, 1, "e2")) == []  # nobody waits for it
+    assert worker.absent(m.Absent(3, 0, "e7")) == []  # asked before the last rollback
+    (told,) = worker.absent(m.Absent(3, 0, "e2"))
+    assert told.message.source == "e2"
+    assert told.message.rank == 0
+    assert worker.absent(m.Absent(3, 0, "e2")) == []
+    worker.handle(rollback(attempt=3, source="e4"))
+    assert worker.stored(3, 0)[1:] == [m.Load(0, 3)]
+    assert worker.absent(m.Absent(3, 0, "e4")) == []  # it has come meanwhile
+
+
+def test_a_holder_that_has_lost_a_snapshot_says_so_to_who_asks_and_to_the_master():
+    worker = worker_at()
+    worker.stored(3, 1)
+    (send,) = worker.want(m.Want(3, 1, "e9"))
+    absent = m.Absent(3, 1, "e0")
+    assert worker.lost(send) == [m.ToMaster(absent), m.ToEngine("e9", absent)]
+    assert worker.want(m.Want(3, 1, "e9")) == [m.ToEngine("e9", absent)]
 
 
 def test_messages_of_another_epoch_are_dropped():

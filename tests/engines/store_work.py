@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import feliss_nb as feliss
 from feliss_nb.state.handle import Handle, Target
 from feliss_nb.store import FileStore, Record
+from feliss_nb.store.shards import Frames
 
 
 def walk(out: Target, gate: Target, left: int, half: int, state: np.ndarray) -> None:
@@ -72,10 +73,45 @@ class TroubledStore(FileStore):
     def flag(self, name: str) -> Path:
         return Path(f"{self.directory}.{name}")
 
-    def put(self, checkpoint: int, rank: int, frames: Sequence[Any]) -> Record:
+    def put(self, checkpoint: int, rank: int, frames: Frames) -> Record:
+        if isinstance(frames, Iterator):
+            self.flag(f"followed-{checkpoint}-{rank}").touch()
         if self.flag("full").exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         while self.flag("slow").exists():
             self.flag(f"{checkpoint}-{rank}").touch()
             time.sleep(0.005)
         return super().put(checkpoint, rank, frames)
+
+
+def zeros(rank: int, size: int) -> np.ndarray:
+    return np.zeros(100_000)
+
+
+def set_one(array: Handle, step: int) -> None:
+    feliss.here()[array][step] = step
+
+
+def some_of_each(rank: int, size: int) -> dict[str, Any]:
+    """More than is written at once, of what goes into the stream and of what does not."""
+    array = np.arange(3_000_000.0)
+    return {
+        "counts": {i: i * i for i in range(2_000_000)},
+        "array": array,
+        "view": array[10:20],
+        "small": np.arange(5),
+        "raw": bytearray(b"r" * 100_000),
+    }
+
+
+def same(found: Any, expected: Any) -> bool:
+    view = found["view"]
+    view[0] = -1  # is one still
+    return (
+        found["counts"] == expected["counts"]
+        and list(found["counts"]) == list(expected["counts"])
+        and found["array"][10] == -1
+        and bool((found["array"][11:] == expected["array"][11:]).all())
+        and found["raw"] == expected["raw"]
+        and found["small"].tolist() == expected["small"].tolist()
+    )

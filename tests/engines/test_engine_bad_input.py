@@ -27,6 +27,7 @@ PATIENCE = 60.0
         ({"copies": -1}, "copies="),
         ({"seed": -1}, "seed="),
         ({"seed": 0.5}, "seed="),
+        ({"keep": 3}, "give store= too"),
         ({"timeout": 0}, "timeout="),
         ({"timeout": "soon"}, "timeout="),
         ({"timeout": float("nan")}, "timeout="),

@@ -157,6 +157,68 @@ def test_an_older_checkpoint_on_request(kept: Path) -> None:
     assert numbers(kept) == [3, 1]  # the run that was left is gone
 
 
+# ---------------------------------------------------------------- how it is written
+
+
+def test_a_shard_is_written_while_its_rank_is_captured(tmp_path: Path) -> None:
+    store = work.TroubledStore(tmp_path / "kept")
+    with feliss.start(workers=1, checkpoint_every=None, store=store) as session:
+        session.variable(work.some_of_each, name="state").wait(PATIENCE)
+        for name in ("full", "forked", "full+zstd"):
+            session.capture = name
+            taken = session.checkpoint(PATIENCE, durable=True)
+            assert store.flag(f"followed-{taken.id}-0").exists() == (name == "full")
+            verify(store, store.manifests()[0])
+        session.capture = "full"
+        session.checkpoint(PATIENCE)  # nobody waits for the store
+    assert not list((tmp_path / "kept").rglob(".staging*"))
+    committed = numbers(tmp_path / "kept")
+    assert FileStore(tmp_path / "kept").numbers() == committed
+    with feliss.restore(tmp_path / "kept", workers=1, checkpoint_every=None) as session:
+        (found,) = session["state"].partitions()
+        assert work.same(found, work.some_of_each(0, 1))
+
+
+def test_changes_are_written_as_such_and_stand_up_from_their_chain(tmp_path: Path) -> None:
+    place = tmp_path / "kept"
+    options: dict[str, Any] = {"capture": "incremental", "checkpoint_every": None}
+    with feliss.start(workers=2, spares=1, store=place, keep=2, **options) as session:
+        array = session.variable(work.zeros, name="array")
+        sizes = []
+        for step in range(1, 6):
+            for rank in range(2):
+                session.put(work.set_one, array, step, rank=rank).wait(PATIENCE)
+            if step == 4:
+                session.kill(1, wait=True)
+            session.checkpoint(PATIENCE, durable=True)
+            sizes.append(session.status().store.bytes)
+    manifests = FileStore(place).manifests()
+    for manifest in manifests:
+        verify(FileStore(place), manifest)
+    assert max(sizes[1], sizes[2], sizes[4]) < sizes[0] / 10  # behind the loss it is whole again
+    assert sizes[3] > sizes[0] / 2
+    newest, before = (manifest.checkpoint for manifest in manifests)
+    assert manifests[0].bases == {before}
+    with feliss.restore(place, workers=1, **options) as session:
+        expected = work.zeros(0, 2)
+        for step in range(1, 6):
+            expected[step] = step
+        for found in session["array"].partitions():
+            np.testing.assert_array_equal(found, expected)
+    flip(place, newest, 1)
+    with pytest.warns(errors.StoreWarning, match="going back"):
+        session = feliss.restore(place, workers=1, **options)
+    with session:
+        expected[5] = 0
+        np.testing.assert_array_equal(session["array"].partitions()[1], expected)
+    flip(place, before, 0)
+    with (
+        pytest.warns(errors.StoreWarning, match="going back"),
+        pytest.raises(errors.CorruptSnapshot, match="rank 0"),
+    ):
+        feliss.restore(place, workers=1, **options)
+
+
 # ---------------------------------------------------------------- written by another process
 
 KERNEL = """

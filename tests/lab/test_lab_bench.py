@@ -17,8 +17,18 @@ TARGETS = {
         "hop / raw pyzmq",
         "start(workers=2, spares=0) until ready",
     },
-    # the dumps' ratios, where there is a dumper
-    "checkpoint": set(),
+    # and the ratios to the dumps, where there is a dumper
+    "checkpoint": {
+        "dict of ints: pause, forked",
+        "arrays, 2 MB: pause, forked",
+        "arrays, 2 MB: full, of the rate of a copy",
+        "an array, 2 MB: full, of the rate of a plain write",
+        "an array, 2 MB: time, full / incremental, 1 % changed",
+        "an array, 2 MB: bytes, full / incremental, 1 % changed",
+        "arrays, 2 MB: restored, rate",
+        "dict of ints, 2 MB: time, pickle.loads / restored",
+    },
+    "overhead": {"2 MB, full: commits in a run, at least", "2 MB, full: overhead"},
     "recovery": {"0 MB a rank, Python: recovery, median", "0 MB a rank, numpy: recovery, median"},
     "mpi": set(),
     # and "session / mpi4py", where mpi4py is installed
@@ -34,6 +44,7 @@ TARGETS = {
 
 @pytest.mark.engines
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # eight sessions, one after the other
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_a_benchmark_prints_one_object(name, capsys):
     assert getattr(bench, name)(json=True, quick=True) == 0
@@ -88,6 +99,20 @@ def test_simulated_sessions_are_counted_one_by_one(capsys):
     assert same + values["ended: more was lost than the copies tolerate"] == 40
     assert same > 0
     assert values["wrong results"] == values["hangs"] == values["invariants broken"] == 0
+
+
+def test_a_part_that_there_is_not():
+    with pytest.raises(UsageError, match="there is no part 'papr'; there are: paper, slow"):
+        bench.checkpoint(json=True, part="papr")
+    with pytest.raises(UsageError, match="at least 1, not 0"):
+        bench.checkpoint(json=True, repeats=0)
+
+
+def test_one_pair_has_no_interval():
+    with pytest.raises(UsageError, match="at least 2, not 1"):
+        bench.overhead(json=True, runs=1)
+    with pytest.raises(UsageError, match="there is no capture 'fast'"):
+        bench.overhead(json=True, capture="fast")
 
 
 def test_no_session_is_no_campaign():

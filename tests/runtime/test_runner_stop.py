@@ -11,6 +11,7 @@ import pytest
 from feliss_nb.runtime import runner as module
 from feliss_nb.runtime.here import StopContinuation
 from feliss_nb.runtime.runner import Runner
+from feliss_nb.runtime.shared import Returns
 
 
 @pytest.fixture
@@ -50,6 +51,24 @@ def test_a_thread_that_runs_is_asked(raised: list[Any]) -> None:
     go.set()
     runner.thread.join()
     assert raised == [runner.thread]
+
+
+def test_a_thread_that_gives_memory_back_is_left_alone(raised: list[Any]) -> None:
+    """A lock that it holds would never be given back, and whoever forks would wait for it."""
+    inside, go = threading.Event(), threading.Event()
+
+    def take_back(item: object) -> None:
+        inside.set()
+        go.wait()
+
+    runner = runner_of("retired", None)
+    runner.thread = threading.Thread(target=Returns(take_back).add, args=(1,))
+    runner.thread.start()
+    inside.wait()
+    assert runner.stop_user_code(3, spare_imports=False) is False
+    go.set()
+    runner.thread.join()
+    assert raised == []
 
 
 def test_a_thread_that_has_ended_is_not_asked(raised: list[Any]) -> None:

@@ -257,6 +257,46 @@ def test_any_change_is_restored_from_children_too(steps):
     assert canonical_digest(chain.restore()) == canonical_digest(state)
 
 
+class Heard:
+    """Puts the frames together from what it hears."""
+
+    def __init__(self) -> None:
+        self.frames: dict[int, bytes] = {}
+        self.forgot = 0
+
+    def hear(self, frame: int, piece: Any) -> None:
+        self.frames[frame] = self.frames.get(frame, b"") + bytes(piece)
+
+    def forget(self) -> None:
+        self.frames.clear()
+        self.forgot += 1
+
+
+@given(changes)
+def test_who_listens_hears_the_frames(doing):
+    state = start()
+    for what, n in doing:
+        change(state, what, n)
+    state["raw"] = bytearray(b"r" * 200_000)
+    heard = Heard()
+    drafted = captures.draft(state, captures.FULL, listener=heard)
+    state["raw"][:] = b"x" * 200_000
+    taken = drafted.finish()
+    assert heard.frames == {n: bytes(f) for n, f in enumerate(taken.frames) if n}
+    assert restore(from_frames(taken.frames))["raw"] == b"r" * 200_000
+
+
+def test_a_stream_that_begins_anew_is_not_taken_for_one():
+    deep: list[Any] = []
+    for _ in range(3000):  # deeper than Python's limit: it is written twice
+        deep = [deep]
+    heard = Heard()
+    taken = captures.draft(deep, captures.FULL, listener=heard).finish()
+    assert heard.forgot == 1
+    whole = restore(from_frames(taken.frames))
+    assert len(whole) == 1
+
+
 def chain_of_three(name: str) -> Chain:
     chain, state = Chain(), start()
     state |= {"list": list(range(3000)), "rest": np.random.default_rng(7).random(30_000)}

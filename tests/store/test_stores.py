@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,14 @@ def check(store, checkpoint, ranks=2):
         assert plain(store.get(checkpoint, rank)) == plain(
             [b"%d" % checkpoint, *FRAMES, b"%d" % rank]
         )
+
+
+def in_pieces(frames):
+    """Frames as they come from a rank that is still making them: the first one last."""
+    for number in [*range(1, len(frames)), 0]:
+        view = memoryview(frames[number]).cast("B")
+        for start in range(0, max(len(view), 1), 70_000):
+            yield number, view[start : start + 70_000]
 
 
 def numbers(store):
@@ -129,6 +138,70 @@ def test_what_was_put_comes_back(store):
     assert numbers(store) == [3]
     with pytest.raises(MissingSnapshot):
         store.get(12, 0)
+
+
+def test_frames_may_come_while_they_are_made(store):
+    store.commit(make(5, [store.put(5, rank, in_pieces(FRAMES)) for rank in range(2)]))
+    for rank in range(2):
+        assert plain(store.get(5, rank)) == plain(FRAMES)
+    (manifest,) = store.manifests()
+    verify(store, manifest)
+
+
+def test_what_is_not_made_to_its_end_was_not_put(store):
+    take(store, 1)
+
+    def broken():
+        yield from itertools.islice(in_pieces(FRAMES), 3)
+        raise ZeroDivisionError
+
+    with pytest.raises((ZeroDivisionError, StoreError)):
+        store.put(2, 0, broken())
+    store.clean()
+    assert store.numbers() == [1]
+    check(store, 1)
+
+
+def based(store, checkpoint, bases):
+    records = [store.put(checkpoint, 0, [b"changes"])]
+    manifest = make(checkpoint, [replace(record, bases=bases) for record in records])
+    store.commit(manifest)
+    return manifest
+
+
+def test_what_a_checkpoint_is_made_of_is_kept_with_it(store):
+    take(store, 1, ranks=1)
+    take(store, 2, ranks=1)
+    based(store, 3, (2,))
+    based(store, 4, (2, 3))
+    store.keep(1)
+    assert store.numbers() == [4, 3, 2]
+    assert store.manifests()[0].shard(0).bases == (2, 3)
+    take(store, 5, ranks=1)
+    store.keep(1)
+    assert store.numbers() == [5]
+
+
+def test_a_part_that_is_damaged_or_gone_is_found(tmp_path):
+    store = FileStore(tmp_path / "s")
+    take(store, 1, ranks=1)
+    manifest = based(store, 2, (1,))
+    verify(store, manifest)
+    store.drop(1)
+    with pytest.raises(MissingSnapshot):
+        verify(store, manifest)
+    with pytest.raises(MissingSnapshot, match="checkpoint-00000001"):
+        based(store, 3, (1,))
+
+
+def test_what_the_copier_passed_over_is_copied_when_it_is_needed(tmp_path):
+    later = Later()
+    store = TieredStore(FileStore(tmp_path / "fast"), FileStore(tmp_path / "slow"), start=later)
+    take(store, 1, ranks=1)
+    based(store, 2, (1,))
+    later.run()  # the newest only
+    assert numbers(store.slow) == [2, 1]
+    verify(store.slow, store.slow.manifests()[0])
 
 
 def test_what_was_not_committed_is_counted_until_it_is_cleaned_away(store):
@@ -252,6 +325,15 @@ def test_a_place_that_is_no_directory(tmp_path):
 def test_a_place_where_nothing_can_be_made():
     with pytest.raises(StoreError, match="No such file"):
         FileStore("/proc/s")
+
+
+def test_a_directory_that_has_gone(tmp_path):
+    store = FileStore(tmp_path / "s")
+    store.put(1, 0, [b"head"])
+    (tmp_path / "s").rename(tmp_path / "moved")
+    for use in (lambda: store.put(1, 1, [b"head"]), store.numbers, lambda: store.drop(1)):
+        with pytest.raises(StoreError, match=r"No such file.*moved or deleted.*bring it back"):
+            use()
 
 
 def test_zeros_take_no_room(tmp_path):
