@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -260,3 +261,12 @@ def test_a_program_that_ends_leaves_its_named_session(script: Any) -> None:
     script(text)
     with feliss.resume("eight") as session:
         assert session["numbers"].collect() == [1, 2, 3]
+
+
+def test_the_examples_of_the_manual_run_as_they_stand(script: Any) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "resume.md").read_text("utf-8")
+    first, second = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    script(first)
+    found = script("import feliss_nb as feliss\n" + second)
+    assert found.stdout.splitlines()[-1] == str(sum(n * n for n in range(1000)))
+    assert not record.directory_of("mine").exists()

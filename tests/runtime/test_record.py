@@ -151,7 +151,6 @@ def test_a_submission_that_a_full_disk_does_not_take_is_refused(
     with pytest.raises(StoreError):  # until there is an image, it does not hold everything
         written.submit("three")
     assert labels(record.read(written.directory)) == ["one"]
-    assert written.record.is_long
     written.record.renew(written.seat, {})
     written.submit("four")
     assert labels(record.read(written.directory)) == ["one", "four"]
