@@ -118,20 +118,21 @@ def on_disk(megabytes: float, repeats: int, folder: str | None = None) -> OnDisk
         ) as session:
             held = session.variable(functools.partial(_arrays, megabytes, 1), name="state")
             session.wait()
-            checkpoint(session, place)
-            for count in range(repeats):
+
+            def take(count: int, seconds: list[float], nbytes: list[int]) -> None:
                 session.put(_change_first, held, count, rank=0).wait()
                 one = checkpoint(session, place)
-                found.full.append(one.seconds)
-                found.full_bytes.append(one.nbytes)
+                seconds.append(one.seconds)
+                nbytes.append(one.nbytes)
+
+            checkpoint(session, place)
+            for count in range(repeats):
+                take(count, found.full, found.full_bytes)
                 found.plain.append(_write_plainly(Path(name) / "plain", found.nbytes))
             session.capture = "incremental"
             checkpoint(session, place)
             for count in range(repeats):
-                session.put(_change_first, held, count, rank=0).wait()
-                one = checkpoint(session, place)
-                found.incremental.append(one.seconds)
-                found.incremental_bytes.append(one.nbytes)
+                take(count, found.incremental, found.incremental_bytes)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from feliss_nb.errors import MissingSnapshot, UsageError
+from feliss_nb.errors import CorruptSnapshot, MissingSnapshot, UsageError
 from feliss_nb.store.base import folder, surplus
 from feliss_nb.store.manifest import Manifest, Record
 from feliss_nb.store.shards import Frames, gathered, seal
@@ -69,13 +69,22 @@ class MemoryTier:
         return record
 
     def get(self, checkpoint: int, rank: int) -> list[Any]:
-        """Return the frames of a rank's snapshot."""
+        """Return the frames of a rank's snapshot, of a committed one with its digest checked."""
         try:
-            return self.shards.get((checkpoint, rank))
+            frames = self.shards.get((checkpoint, rank))
         except KeyError:
             raise MissingSnapshot(
                 f"checkpoint {checkpoint}: the snapshot of rank {rank} is not in memory"
             ) from None
+        manifest = self._manifests.get(checkpoint)
+        if manifest is not None:
+            found, wanted = seal(rank, frames).digest, manifest.shard(rank).digest
+            if found != wanted:
+                raise CorruptSnapshot(
+                    f"the snapshot of rank {rank} of checkpoint {checkpoint} changed in memory: "
+                    f"it has digest {found}, was put with {wanted}"
+                )
+        return frames
 
     def commit(self, manifest: Manifest) -> None:
         """Make a checkpoint of what was put; the shards may be in other processes' memory."""

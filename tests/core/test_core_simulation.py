@@ -102,12 +102,18 @@ def test_a_kill_at_every_moment(victim):
         assert sim.run() == want
 
 
-def test_a_rank_stands_up_from_another_copy_when_the_one_asked_for_is_lost():
-    sim = Simulation(2, workers=3, spares=3, copies=2)
+def lost_with_a_copy(spares, copies):
+    """A host is lost, and the copy that is asked for then is not there."""
+    sim = Simulation(2, workers=3, spares=spares, copies=copies)
     sim.submit(EVERYTHING)
     sim.run_until(lambda: sim.master.committed.id)
     sim.fail_next("send")
     sim.kill(sim.host(1))
+    return sim
+
+
+def test_a_rank_stands_up_from_another_copy_when_the_one_asked_for_is_lost():
+    sim = lost_with_a_copy(spares=3, copies=2)
     assert sim.run() == undisturbed(3, EVERYTHING)
     kinds = [kind for _, kind, _ in sim.log]
     assert "copy-lost" in kinds
@@ -115,11 +121,7 @@ def test_a_rank_stands_up_from_another_copy_when_the_one_asked_for_is_lost():
 
 
 def test_a_session_ends_with_an_error_when_no_copy_is_left_to_ask_for():
-    sim = Simulation(2, workers=3, spares=1, copies=1)
-    sim.submit(EVERYTHING)
-    sim.run_until(lambda: sim.master.committed.id)
-    sim.fail_next("send")
-    sim.kill(sim.host(1))
+    sim = lost_with_a_copy(spares=1, copies=1)
     with pytest.raises(LossError, match="any copy of checkpoint"):
         sim.run()
 

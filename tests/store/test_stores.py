@@ -194,6 +194,24 @@ def test_a_part_that_is_damaged_or_gone_is_found(tmp_path):
         based(store, 3, (1,))
 
 
+def test_what_has_changed_in_memory_is_not_copied(tmp_path):
+    later, failed = Later(), []
+    store = TieredStore(
+        MemoryTier(),
+        FileStore(tmp_path / "s"),
+        start=later,
+        failed=lambda number, error: failed.append((number, str(error))),
+    )
+    frame = bytearray(b"put")
+    store.commit(make(1, [store.put(1, 0, [frame])]))
+    frame[0] ^= 1
+    later.run()
+    assert numbers(store.slow) == []
+    [(number, error)] = failed
+    assert number == 1
+    assert "rank 0 of checkpoint 1 changed" in error
+
+
 def test_what_the_copier_passed_over_is_copied_when_it_is_needed(tmp_path):
     later = Later()
     store = TieredStore(FileStore(tmp_path / "fast"), FileStore(tmp_path / "slow"), start=later)
