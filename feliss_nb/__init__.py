@@ -13,6 +13,8 @@ only those below it:
     programming models, ordinary code over a Session
 ``runtime``
     threads, clocks, sockets, ipyparallel
+``faults``
+    fault plans: what goes wrong, to whom, and when
 ``store``, ``state``, ``core``, ``errors``
     snapshots kept, a rank's state as bytes, the pure protocol machines, the errors
 """
@@ -21,6 +23,7 @@ from typing import Any
 
 from feliss_nb import errors
 from feliss_nb.errors import FelissError
+from feliss_nb.faults import Fault, FaultPlan
 from feliss_nb.models.mpi import MPI
 from feliss_nb.models.session import Session, attach, checkpoints, restore, resume, sessions, start
 from feliss_nb.notebook.progress import Progress as _Progress
@@ -35,6 +38,8 @@ __all__ = [
     "MPI",
     "Checkpoint",
     "Event",
+    "Fault",
+    "FaultPlan",
     "FelissError",
     "Here",
     "Job",

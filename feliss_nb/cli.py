@@ -26,6 +26,7 @@ BENCHMARKS = {
     "overhead": "by how much checkpoints delay a job at the interval that a session chooses",
     "lu": "LU factorization, next to scipy's and to the same under mpi4py (the algorithms extra)",
     "wordcount": "word count, protection on, next to multiprocessing.Pool",
+    "chaos": "random programs on real engines under random fault plans: what came of them",
     "simulate": "random sessions with faults in the simulator: what came of them, events a second",
 }
 
@@ -79,6 +80,9 @@ def make_parser() -> argparse.ArgumentParser:
     names = bench.add_subparsers(metavar="BENCHMARK", title="benchmarks", required=True)
     for name, text in BENCHMARKS.items():
         command = leaf(names, name, text, f"feliss_nb.lab.bench:{name}")
+        if name == "chaos":
+            command.add_argument("--runs", type=int, metavar="N", help="how many (30)")
+            command.add_argument("--seed", type=int, metavar="S", help="of the first (0)")
         if name == "simulate":
             command.add_argument("--runs", type=int, metavar="N", help="how many sessions (1000)")
             command.add_argument("--seed", type=int, metavar="S", help="of the first (0)")

@@ -87,6 +87,36 @@ class FunctionError(FelissError):
         return type(self), (self.message, self.rank, self.record, self.remote_traceback)
 
 
+class PoisonError(FunctionError):
+    """Engines were lost, one after the other, while the same continuation ran: it is set aside.
+
+    Attributes
+    ----------
+    function : str
+        Its name.
+    arguments : str
+        Its arguments, shortened; ``session.set_aside`` has them whole.
+    losses : int
+        How many engines were lost with it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        rank: int,
+        record: str | None = None,
+        function: str = "",
+        arguments: str = "",
+        losses: int = 0,
+    ) -> None:
+        super().__init__(message, rank, record)
+        self.function, self.arguments, self.losses = function, arguments, losses
+
+    def __reduce__(self) -> tuple[object, ...]:
+        told = self.message, self.rank, self.record, self.function, self.arguments, self.losses
+        return type(self), told
+
+
 class JobCancelled(FelissError):
     """The job was cancelled; what it wrote before stays."""
 

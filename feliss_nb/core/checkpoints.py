@@ -72,6 +72,10 @@ class Committed:
         """Whether every rank's snapshot is on `wanted` engines."""
         return self.id == 0 or all(len(self.shards.get(rank, ())) >= wanted for rank in ranks)
 
+    def survives(self, engine: Engine) -> bool:
+        """Whether every snapshot is on another engine than this one, too."""
+        return self.id == 0 or all(holders - {engine} for holders in self.shards.values())
+
     def order_copies(
         self, routes: Mapping[int, Engine], engines: Sequence[Engine], wanted: int
     ) -> list[tuple[int, Engine, Engine]]:

@@ -16,3 +16,11 @@ def submission_id(job: int, ordinal: int) -> bytes:
 def child_id(parent: bytes, ordinal: int) -> bytes:
     """Return the id of the `ordinal`-th put of the continuation `parent`."""
     return blake2b(parent + b"%d" % ordinal, digest_size=16).digest()
+
+
+def record_id(job: int, rank: int, index: int) -> bytes:
+    """Return the identity of the `index`-th record of a job on a rank.
+
+    How the work was cut into continuations does not show in it.
+    """
+    return blake2b(b"%d/%d/%d" % (job, rank, index), digest_size=16, person=b"record").digest()

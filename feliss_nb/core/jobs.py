@@ -48,6 +48,8 @@ class Job:
         The variables that it carries.
     internal : bool
         A fetch: it reads and keeps nothing, so carrying a handle into it is no escape.
+    timeout : float or None
+        Seconds that one of its continuations may run: the runtime's.
     """
 
     id: int
@@ -57,6 +59,7 @@ class Job:
     outputs: tuple[int, ...] = ()
     handles: frozenset[int] = frozenset()
     internal: bool = False
+    timeout: float | None = None
     state: str = "held"
     quiet: bool = False
     delivered: bool = False

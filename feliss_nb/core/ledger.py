@@ -67,6 +67,7 @@ class Ledger:
             event.outputs,
             event.handles,
             event.internal,
+            event.timeout,
         )
         self.jobs[number] = self.busy[number] = job
         self.variables.carry(job)

@@ -12,6 +12,8 @@ Rules
   back between ranks, so what a step waits for comes as it does without a checkpoint.
 * The epoch rises when a recovery completes; a loss during a recovery extends it.
 * No rank runs in a new epoch before all stand.
+* What ran when an engine was lost may be the cause: see `poison`. A rank that ran something then
+  starts again when its new host may be lost as well, with no snapshot lost for good.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from feliss_nb.core.image import MasterImage, adopt, take_image
 from feliss_nb.core.jobs import Job, SubmissionLog
 from feliss_nb.core.ledger import Ledger
 from feliss_nb.core.placement import new_routes
+from feliss_nb.core.poison import Poison
 from feliss_nb.errors import InternalError, LossError, SessionClosed
 
 Commands = list[Any]
@@ -50,9 +53,11 @@ class Master:
         How many other engines keep each rank's snapshot.
     replace : bool
         Whether a lost engine is replaced by a new spare.
+    losses : int or None
+        How many engines may be lost with the same continuation running before it is set aside.
     """
 
-    def __init__(self, copies: int = 1, replace: bool = True) -> None:
+    def __init__(self, copies: int = 1, replace: bool = True, losses: int | None = 3) -> None:
         self.replace = replace
         self.state = "starting"
         self.size = 0
@@ -63,6 +68,10 @@ class Master:
         self.checkpoints = Checkpoints(self.fleet, self.ledger, copies)
         self.restored: set[int] = set()
         self.protect_waits: list[Any] = []
+        self.poison = Poison(losses)
+        self.ordered = 0  # replacements that have not come
+        self.careful: set[int] = set()  # ranks that ran something when their engine was lost
+        self.waiting: frozenset[int] = frozenset()  # those that start when another engine is here
         self.gone: dict[m.Engine, m.EngineLost] = {}  # lost; some before we heard of their joining
         self.error: Exception | None = None
 
@@ -158,6 +167,9 @@ class Master:
             ledger.cancelled = False
             if self.state == "cutting":
                 commands += self._abort_checkpoint()
+        if self.waiting and self.state in _LIVE and self._is_backed():
+            self.waiting = frozenset()
+            commands += self.fleet.to_all(m.StartWaiting(self.epoch))
         if self.state == "running" and self.wanted:
             self._step("checkpoint")
             commands += self.checkpoints.prepare()
@@ -265,7 +277,9 @@ class Master:
         if self.state != "recording" or not self.checkpoints.is_whole():
             return []
         self._step("commit")
-        return [*self.checkpoints.commit(self.epoch), *self._replicate_missing()]
+        commands = self.checkpoints.commit(self.epoch)
+        self.poison.forget(self.ledger.jobs)
+        return [*commands, *self._replicate_missing()]
 
     def _capture_failed(self, engine: m.Engine, message: m.CaptureFailed) -> Commands:
         pending = self.checkpoints.current(message.checkpoint)
@@ -329,7 +343,23 @@ class Master:
         if event.engine in (*self.engines, *self.gone) or self.state in _OVER:
             return []
         self.engines.append(event.engine)
+        self.ordered = max(self.ordered - 1, 0)
         return [m.Log("engine-joined", {"engine": event.engine}), *self._replicate_missing()]
+
+    def _not_replaced(self, event: m.NotReplaced) -> Commands:
+        self.ordered = max(self.ordered - 1, 0)
+        return []
+
+    def _is_backed(self) -> bool:
+        """Whether the hosts of the waiting ranks may be lost too, or nothing can help that.
+
+        A checkpoint under way may have been begun when there was one engine: it has no copies.
+        """
+        if len(self.engines) < 2:
+            return not self.ordered
+        hosts = {self.routes[rank] for rank in self.waiting}
+        safe = self.copies == 0 or all(self.committed.survives(host) for host in hosts)
+        return safe and self.pending is None
 
     def _suspect(self, event: m.EngineSuspect) -> Commands:
         if event.engine not in self.engines or event.engine in self.fleet.suspects:
@@ -350,7 +380,9 @@ class Master:
         data = {"engine": lost, "ranks": ranks, "why": event.why}
         commands: Commands = [m.Log("engine-lost", data)]
         if self.replace:
+            self.ordered += 1
             commands.append(m.Replace())
+        commands += self._blame(event)
         commands += self._abort_checkpoint()
         if not ranks and self.state != "recovering":
             return commands + self._replicate_missing()
@@ -360,6 +392,23 @@ class Master:
             return commands + self._fail(error)
         self._step("loss")
         return commands + self._roll_back()
+
+    def _blame(self, lost: m.EngineLost) -> Commands:
+        """Count what ran there; what is poisoned by now is said once."""
+        is_last = len(self.engines) < 2 and not self.ordered
+        self.careful |= {one.rank for one in lost.running}
+        return [
+            m.Log("set-aside", {"rank": one.rank, "job": one.job, "id": one.id.hex()})
+            for one in self.poison.lost(lost.running, is_last)
+        ]
+
+    def _set_aside(self, engine: m.Engine, message: m.SetAside) -> Commands:
+        self.poison.set_aside[message.id] = message
+        return []
+
+    def _link_broken(self, engine: m.Engine, message: m.LinkBroken) -> Commands:
+        why = f"messages that it sent to engine {engine} were lost on the way"
+        return self._suspect(m.EngineSuspect(message.engine, why))
 
     def _roll_back(self) -> Commands:
         """Stand every rank up from the committed checkpoint, under the next epoch."""
@@ -379,6 +428,7 @@ class Master:
                 )
         self.attempt += 1
         self.restored = set()
+        self.waiting = frozenset(self.careful)
         rollback = m.Rollback(
             self.epoch + 1,
             self.attempt,
@@ -387,6 +437,8 @@ class Master:
             dict(fleet.routes),
             sources,
             committed.garbage,
+            dict(self.poison.poisoned),
+            self.waiting,
         )
         moved = {rank: engine for rank, engine in sources.items() if engine != fleet.routes[rank]}
         data = {"epoch": self.epoch + 1, "checkpoint": committed.id, "routes": dict(fleet.routes)}
@@ -400,6 +452,7 @@ class Master:
         if len(self.restored) < self.size:
             return []
         self._step("all restored")
+        self.careful = set()
         self.epoch += 1
         kind = "recovered" if self.epoch else "started"
         return [
@@ -482,6 +535,7 @@ _EVENTS: dict[type, Any] = {
     m.EngineJoined: Master._joined,
     m.EngineSuspect: Master._suspect,
     m.EngineLost: Master._lost,
+    m.NotReplaced: Master._not_replaced,
     m.Compared: Master._compared,
     m.UseCapture: Master._use_capture,
     m.TakeOver: Master._take_over,
@@ -498,6 +552,8 @@ _MESSAGES: dict[type, Any] = {
     m.Absent: Master._absent,
     m.CaptureFailed: Master._capture_failed,
     m.CaptureLost: Master._capture_lost,
+    m.SetAside: Master._set_aside,
+    m.LinkBroken: Master._link_broken,
 }
 
 _FROM_RANKS: dict[type, Any] = {  # they count in the epoch that they were sent in only

@@ -46,8 +46,21 @@ class Continuation:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """What a rank ran when its engine was lost: a continuation's id, or its record's."""
+
+    rank: int
+    job: int
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Rollback:
-    """Stand up the ranks of `routes` that are yours from checkpoint `checkpoint`."""
+    """Stand up the ranks of `routes` that are yours from checkpoint `checkpoint`.
+
+    `poisoned` must not run, with the number of engines that were lost while each ran; `waiting`
+    ranks start nothing before `StartWaiting`.
+    """
 
     epoch: int
     attempt: int
@@ -56,11 +69,20 @@ class Rollback:
     routes: Mapping[int, Engine]
     sources: Mapping[int, Engine | None]
     garbage: frozenset[int] = frozenset()
+    poisoned: Mapping[bytes, int] = field(default_factory=dict)
+    waiting: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
     """Every rank stands: run."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartWaiting:
+    """Another engine is here, with copies: the ranks that wait for that may start again."""
 
     epoch: int
 
@@ -285,6 +307,40 @@ class Failed:
     error: Any
 
 
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A continuation did not run, since it must not any more: see `poison`.
+
+    Parameters
+    ----------
+    id : bytes
+        Its identity, or its record's.
+    job, rank, losses : int
+        Of what job, where, and how many engines were lost with it.
+    function : str
+        Its name.
+    record : str or None
+        The record at hand.
+    call : object
+        The function and its arguments, packed, or why they cannot travel: the runtime's.
+    """
+
+    id: bytes
+    job: int
+    rank: int
+    losses: int
+    function: str
+    record: str | None
+    call: Any
+
+
+@dataclass(frozen=True, slots=True)
+class LinkBroken:
+    """Messages that this engine was sent by another are lost."""
+
+    engine: Engine
+
+
 # ---------------------------------------------------------------- notebook -> master
 
 
@@ -332,6 +388,7 @@ class Submit:
     handles: frozenset[int] = frozenset()
     internal: bool = False
     gang: bool = False  # the starts, one a rank, are the first step of a gang
+    timeout: float | None = None  # seconds that one of its continuations may run
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,10 +458,19 @@ class EngineSuspect:
 
 @dataclass(frozen=True, slots=True)
 class EngineLost:
-    """An engine's process is known to be gone."""
+    """An engine's process is known to be gone.
+
+    `running` is what may be the cause: empty where the cause is known to be another.
+    """
 
     engine: Engine
     why: str
+    running: tuple[Running, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotReplaced:
+    """A replacement that was ordered does not come."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class Rank:
         self.asked = 0  # the checkpoint whose cut waits for the running continuation
         self.pool: deque[Continuation] = deque()
         self.running: Continuation | None = None
+        self.waits = False  # it starts nothing: see Rollback
         self.steps: dict[int, Continuation] = {}  # gang -> its step that waits here
         self.begun: dict[int, int] = {}  # gang -> the last step begun, until the job is forgotten
         self.released: dict[int, int] = {}  # gang -> the last step whose needs every rank has
@@ -91,7 +92,7 @@ class Rank:
 
     def next(self) -> Continuation | None:
         """Take the next continuation that can start, or None."""
-        if self.running is not None or self.state not in ("running", "recording"):
+        if self.running is not None or self.state not in ("running", "recording") or self.waits:
             return None
         if self.steps and not self._step_was_last:
             self.running = self._next_step() or self._next_of_pool()

@@ -39,6 +39,7 @@ class Worker:
         self.routes: Mapping[int, m.Engine] = {}
         self.sources: Mapping[int, m.Engine | None] = {}
         self.garbage: frozenset[int] = frozenset()
+        self.poisoned: Mapping[bytes, int] = {}  # what must not run, by id: engines lost with it
         self.ranks: dict[int, Rank] = {}
         self.holders: dict[int, tuple[m.Engine, ...]] = {}
         self.capture = "full"  # of the checkpoint under way
@@ -76,9 +77,11 @@ class Worker:
         self.epoch, self.attempt = message.epoch, message.attempt
         self.checkpoint, self.start_cut = message.checkpoint, message.cut
         self.routes, self.sources = message.routes, message.sources  # never changed
-        self.garbage = message.garbage
+        self.garbage, self.poisoned = message.garbage, message.poisoned
         mine = [rank for rank, engine in self.routes.items() if engine == self.engine]
         self.ranks = {rank: Rank(rank, self.epoch) for rank in mine}
+        for rank in message.waiting & self.ranks.keys():
+            self.ranks[rank].waits = True
         self.awaited, self.deferred = set(), []
         for rank in mine:
             source = self.sources.get(rank)
@@ -98,6 +101,13 @@ class Worker:
             rank.resume()
             commands.append(m.Run(rank.rank))
         return commands
+
+    def _start_waiting(self, message: m.StartWaiting) -> Commands:
+        if message.epoch != self.epoch:
+            return []
+        for rank in self.ranks.values():
+            rank.waits = False
+        return [m.Run(rank) for rank in self.ranks]
 
     def _prepare(self, message: m.Prepare) -> Commands:
         commands: Commands = []
@@ -322,6 +332,7 @@ _BEHIND_CUT = (m.Forget, m.Free)  # an Inject carries the cut's number; see Rank
 _FROM_MASTER: dict[type, Any] = {
     m.Rollback: Worker._rollback,
     m.Resume: Worker._resume,
+    m.StartWaiting: Worker._start_waiting,
     m.StartStep: Worker._start_step,
     m.Prepare: Worker._prepare,
     m.Cut: Worker._cut,

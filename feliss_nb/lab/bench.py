@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from feliss_nb.lab.bench_chaos import chaos
 from feliss_nb.lab.bench_checkpoint import checkpoint
 from feliss_nb.lab.bench_lu import lu
 from feliss_nb.lab.bench_mpi import mpi
@@ -12,6 +13,7 @@ from feliss_nb.lab.bench_tasks import tasks
 from feliss_nb.lab.bench_wordcount import wordcount
 
 __all__ = [
+    "chaos",
     "checkpoint",
     "lu",
     "mpi",

@@ -87,7 +87,7 @@ def _measure(sizes: Sizes, megabytes: int, kind: str) -> list[losses.Recovery]:
     found = []
     with (
         tempfile.TemporaryDirectory(prefix="feliss-") as name,
-        feliss.start(sizes.workers, sizes.spares, checkpoint_every=None) as session,
+        feliss.start(sizes.workers, sizes.spares, checkpoint_every=None, losses=None) as session,
     ):
         folder = Path(name)
         state = session.variable(functools.partial(_make_state, megabytes))

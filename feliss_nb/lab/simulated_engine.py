@@ -86,6 +86,11 @@ class SimulatedEngine:
 
         self.simulation.after(self.simulation.rng.random() * longest, act)
 
+    def running(self) -> tuple[m.Running, ...]:
+        """Return what runs here."""
+        found = [(rank, runner.machine.running) for rank, runner in self.runners.items()]
+        return tuple(m.Running(rank, c.job, c.id) for rank, c in found if c is not None)
+
     def hear(self, message: Any) -> None:
         """Take the master's word."""
         self.execute(self.worker.handle(message))
@@ -135,9 +140,14 @@ class SimulatedEngine:
         )
         failure: str | None = None
         try:
+            if continuation.id in self.worker.poisoned:
+                raise Failure("set aside")
             missing = rank.missing(continuation)
             if missing is not None:
                 raise Failure(f"variable {missing} will never be there")
+            if name == "poison":
+                self.simulation.kill(self.name, known=False)
+                return
             BODIES[name](here, *args)
         except Failure as error:
             failure = str(error)

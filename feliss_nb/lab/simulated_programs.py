@@ -374,6 +374,12 @@ class Notebook:
         yield lambda token: m.Wait(token, (job,))
         self.outcome.append(self.view[job][0])
 
+    def poison(self, rank: int) -> Asks:
+        """Submit a job that kills every engine on which it runs."""
+        job = yield from self.submit([(rank % self.size, ("poison", ()), ())])
+        yield lambda token: m.Wait(token, (job,))
+        self.outcome.append(self.view[job][0])
+
     def cancel(self, checkpoint: int) -> Asks:
         """Submit an endless job, and cancel it."""
         job = yield from self.submit([(0, ("endless", (0,)), ())])

@@ -228,8 +228,11 @@ class Simulation:
 
     # ------------------------------------------------------------ faults
 
-    def kill(self, engine: str) -> None:
-        """Kill an engine: a suffix of what it sends on each link is lost; noticed after a while."""
+    def kill(self, engine: str, known: bool = True) -> None:
+        """Kill an engine: a suffix of what it sends on each link is lost; noticed after a while.
+
+        Unless the cause is `known`, what ran there is blamed.
+        """
         victim = self.engines[engine]
         if not victim.alive:
             return
@@ -239,7 +242,8 @@ class Simulation:
             if source == engine:
                 for parcel in list(parcels)[self.rng.randint(0, len(parcels)) :]:
                     parcel.lost = True
-        lost = m.EngineLost(engine, "its process ended")
+        running = () if known else victim.running()
+        lost = m.EngineLost(engine, "its process ended", running)
         self.after(self.rng.random() * self.detection, self._with_master(lost))
 
     def suspect(self, engine: str) -> None:
@@ -443,10 +447,14 @@ class Simulation:
     def execute(self, commands: list[Any]) -> None:
         """Do what the master says."""
         if self._most is not None:  # it dies before it has done all of this
-            commands, self._most = commands[: self._most], None
+            commands, undone = commands[: self._most], commands[self._most :]
+            self._most = None
             for command in commands:
                 _COMMANDS[type(command)](self, command)
             self._replace_master()
+            for command in undone:  # the next one sees which engines have not come
+                if isinstance(command, m.Replace):
+                    self._replace(command)
             return
         for command in commands:
             _COMMANDS[type(command)](self, command)
@@ -500,6 +508,8 @@ class Simulation:
         if self.replacements:
             self.replacements -= 1
             self.after(2 + self.rng.random() * 20, lambda: void(self.join()))
+        else:
+            self.after(self.rng.random(), self._with_master(m.NotReplaced()))
 
     def _compare(self, command: m.Compare) -> None:
         same = command.old == command.new

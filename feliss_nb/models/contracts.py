@@ -43,8 +43,11 @@ class Here(Protocol):
     def put(self, f: Callable[..., Any], /, *args: Any, rank: int | None = None) -> None:
         """Put a continuation into a rank's pool; into this rank's own without a copy."""
 
-    def at(self, index: int, label: Callable[[], str] | str) -> None:
-        """Take the identity of a record: of this rank in this job the ``index``-th."""
+    def at(self, index: int, label: Callable[[], str] | str, value: Any = None) -> None:
+        """Take the identity of a record, ``value``: of this rank in this job the ``index``-th."""
+
+    def phase(self, name: str) -> None:
+        """Tell, once, that this rank has come to a phase of the job."""
 
     def progress(self, done: int, total: int) -> None:
         """Report units of work, of this rank in this job."""

@@ -128,6 +128,8 @@ def start(
     store: Place | None = None,
     keep: int | None = None,
     capture: str = "full",
+    losses: int | None = 3,
+    continuation_timeout: float | None = None,
 ) -> Session:
     """Start engines and a session on them.
 
@@ -164,6 +166,13 @@ def start(
         How many checkpoints stay there. Default: 2.
     capture : str
         How a rank becomes a snapshot: see `Session.capture`.
+    losses : int or None
+        How many engines may be lost with the same continuation running. Then it is set aside, and
+        its job ends with a `PoisonError` that names it: see `Session.set_aside`. None: it runs
+        again each time.
+    continuation_timeout : float, optional
+        Seconds that a continuation may run, unless its job has a ``timeout=`` of its own; past
+        them its engine is killed and recovered. Default: for ever.
 
     Raises
     ------
@@ -183,6 +192,8 @@ def start(
         timeout,
         _kept(store, keep),
         capture,
+        losses,
+        continuation_timeout,
     )
     _check(settings)
     kind = check_kind(engines)
@@ -204,6 +215,8 @@ def restore(
     mtbf: float | None = None,
     keep: int = KEEP,
     capture: str = "full",
+    losses: int | None = 3,
+    continuation_timeout: float | None = None,
 ) -> Session:
     """Go on from the newest whole checkpoint that another session has kept on a store.
 
@@ -227,7 +240,7 @@ def restore(
         before, and it ends with this process.
     copies, replace, timeout, engines
         See `start`.
-    checkpoint_every, mtbf, keep, capture
+    checkpoint_every, mtbf, keep, capture, losses, continuation_timeout
         See `start`.
 
     Raises
@@ -250,6 +263,8 @@ def restore(
         timeout,
         keep,
         capture,
+        losses,
+        continuation_timeout,
     )
     _check(settings)
     kind = check_kind(engines)
@@ -317,6 +332,8 @@ def resume(name: str, force: bool = False, timeout: float = 60.0) -> Session:
                 timeout,
                 about["keep"],
                 master.capture,
+                master.poison.limit,
+                about["continuation_timeout"],
             )
             record = Record(name, directory, term)
             record.notes = found.notes
@@ -354,6 +371,8 @@ def resume(name: str, force: bool = False, timeout: float = 60.0) -> Session:
         mtbf=mtbf,
         keep=about["keep"],
         capture=found.seat.master.capture,
+        losses=found.seat.master.poison.limit,
+        continuation_timeout=about["continuation_timeout"],
     )
 
 
@@ -436,6 +455,8 @@ def attach(
     store: Place | None = None,
     keep: int | None = None,
     capture: str = "full",
+    losses: int | None = 3,
+    continuation_timeout: float | None = None,
 ) -> Session:
     """Start a session on engines that run already, on this machine.
 
@@ -451,6 +472,8 @@ def attach(
     workers : int, optional
         Engines that host a rank; default: all but the spares.
     spares, name, copies, seed, checkpoint_every, timeout, mtbf, store, keep, capture
+        See `start`.
+    losses, continuation_timeout
         See `start`.
 
     Raises
@@ -471,6 +494,8 @@ def attach(
         timeout,
         _kept(store, keep),
         capture,
+        losses,
+        continuation_timeout,
     )
     _check(settings)
     with _claimed(store) as claimed:

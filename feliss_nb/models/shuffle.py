@@ -206,7 +206,7 @@ def combine_some(
 
     while done < len(items):
         key, values = items[done]
-        here.at(index, label)
+        here.at(index, label, items[done])
         items[done] = key, combined(values, rule)
         done, index = done + 1, index + 1
         if here.due:
@@ -228,6 +228,7 @@ def split_some(
 ) -> None:
     """Find the ranks of some keys; behind the last key, send each rank its part."""
     here = begin()
+    here.phase("shuffling")
     size = here.size
     while done < len(items):
         if plan.partition is None:
@@ -237,7 +238,7 @@ def split_some(
             done = stop
         else:
             key = items[done][0]
-            here.at(index, f"key {shorten(key)}")
+            here.at(index, f"key {shorten(key)}", key)
             parts[_asked(plan.partition, key, size)].append(items[done])
             done, index = done + 1, index + 1
         if here.due:
@@ -302,6 +303,7 @@ def merge_some(
 ) -> None:
     """Fold some of what the ranks sent, rank by rank."""
     here = begin()
+    here.phase("reducing")
     folds = plan.folds
     rule = Rule(plan.origin, None, any_key=True)  # every key has found its rank
     while source_rank < len(messages):
@@ -341,7 +343,7 @@ def reduce_some(plan: Plan, out: Target, index: int, items: Items, done: int) ->
 
     while done < len(items):
         key, values = items[done]
-        here.at(index, label)
+        here.at(index, label, items[done])
         items[done] = key, one_value(f, key, values) if with_key else one_value(f, values)
         done, index = done + 1, index + 1
         if here.due:

@@ -169,7 +169,7 @@ def walk(
     finished = due = False
     while not (finished or due):
         for behind, record in view.records(position):
-            at(index, label)
+            at(index, label, record)
             each(record)
             index += 1
             position = behind

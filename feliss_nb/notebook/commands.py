@@ -174,6 +174,12 @@ _ALL = (
         ),
         example="kill 2",
     ),
+    Subcommand(
+        "inject",
+        "Carry out a fault plan while jobs run; None calls it off.",
+        positional=(Argument("plan", "PLAN", "a feliss_nb.FaultPlan, a Fault, or None"),),
+        example="inject feliss_nb.Fault('stop',rank=1,seconds=2)",
+    ),
     Subcommand("stop", "Stop the session and its engines."),
     Subcommand(
         "events",

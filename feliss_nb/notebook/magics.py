@@ -175,6 +175,9 @@ class FelissMagics(Magics):
         done = "every rank runs, with the copies that can be had" if wait else "see %feliss status"
         return Page((f"killed the engine of rank {rank}; {done}",))
 
+    def _inject(self, session: Session, plan: Any) -> Any:
+        return session.inject(plan)
+
     def _stop(self, session: Session) -> Page:
         session.stop()
         left = sessions.live()

@@ -43,6 +43,10 @@ class Engines(Protocol):
     def start(self, count: int, timeout: float, on_wait: Callable[[str], None]) -> list[int]:
         """Return the ids of `count` engines that are up."""
 
+    @property
+    def controller(self) -> int | None:
+        """The controller's process id, if it is ours."""
+
     def add(self) -> int | None:
         """Start one more engine and return its id; None if that cannot be done here."""
 
@@ -223,6 +227,12 @@ class OwnCluster:
                 except ProcessLookupError:
                     continue
 
+    @property
+    def controller(self) -> int | None:
+        """The controller's process id."""
+        launcher = self._cluster.controller
+        return None if launcher is None else int(launcher.pid)
+
     def add(self) -> int | None:
         """Start one more engine; wait until it is registered."""
         with self._lock:
@@ -389,6 +399,11 @@ class AttachedCluster:
         for engine in ids[:count]:
             _check_engine(self._client, engine, timeout)
         return ids[:count]
+
+    @property
+    def controller(self) -> int | None:
+        """None: it is somebody else's."""
+        return None
 
     def add(self) -> int | None:
         """Return None: who started the cluster starts engines."""

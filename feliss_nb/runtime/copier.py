@@ -101,6 +101,7 @@ class Copier:
         self._engine = engine
         self._work: queue.SimpleQueue[Callable[[Store], None] | None] = queue.SimpleQueue()
         self._data: bytes | None = None
+        self.before: Callable[[], None] = lambda: None  # called before each write: a faulty disk
         self._queued: list[int] = []  # for each work: the checkpoint that it follows, or 0
         self._streams: dict[int, Stream] = {}  # of the ranks that are being captured
         self._followed: dict[tuple[int, int], Record | FelissError] = {}
@@ -194,6 +195,7 @@ class Copier:
     def _follow(self, checkpoint: int, rank: int, stream: Stream, store: Store) -> None:
         outcome: Record | FelissError
         try:
+            self.before()
             outcome = store.put(checkpoint, rank, iter(stream))
         except _CalledOff:
             return
@@ -220,6 +222,7 @@ class Copier:
         try:
             if frames is None:
                 raise MissingSnapshot(f"the snapshot of rank {rank} was dropped before its copy")
+            self.before()
             return store.put(checkpoint, rank, frames)
         except BaseException as error:  # noqa: BLE001 - whatever failed, the job goes on
             return told(error)

@@ -6,6 +6,7 @@ wait and never the machine.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -31,13 +32,16 @@ from feliss_nb.errors import (
 )
 from feliss_nb.runtime import terms, wire
 from feliss_nb.runtime.blobs import Blobs
+from feliss_nb.runtime.board import BoardView
 from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import Failure, describe
+from feliss_nb.runtime.injecting import Injector
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.keeping import Keeper
 from feliss_nb.runtime.linking import Linking
+from feliss_nb.runtime.links import Links
 from feliss_nb.runtime.owner import Process
 from feliss_nb.runtime.pacing import Pace
 from feliss_nb.runtime.record import Found, Record
@@ -64,6 +68,7 @@ class EngineInfo:
     process: Process
     started: float
     alive: bool = True
+    board: BoardView | None = None
 
 
 class Driver:
@@ -101,6 +106,11 @@ class Driver:
         self.blobs = Blobs()
         self.pace = Pace()
         self.keeper: Keeper | None = None
+        self.timeout: float | None = None  # of continuations whose job has none of its own
+        self._overdue: dict[str, tuple[m.Running, ...]] = {}  # engine -> what ran for too long
+        self.links = Links()
+        self.injector = Injector(self)
+        self._known: set[str] = set()  # engines whose loss has a cause outside the work
         self.kept_bytes = 0
         self.on_print: Callable[[wire.Printed], None] = lambda printed: None
         self.on_trouble: Callable[[str], None] = lambda text: None
@@ -252,6 +262,7 @@ class Driver:
             done.set_exception(self.master.error)
         else:
             self.events.add("kill", engine=name, rank=rank)
+            self.harmed(name)
             info.process.kill()
             info.process.ended(5.0)
             self._lost(name, "it was killed by request")
@@ -287,7 +298,8 @@ class Driver:
         try:
             while not self._stopping:
                 patience = LOOK if self.linking.settled.is_set() else LOOK_CLOSELY
-                ready = dict(self._poller.poll(int(patience * 1000)))
+                patience = min(patience, self.injector.patience)
+                ready = dict(self._poller.poll(math.ceil(patience * 1000)))
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
                 self._run_inbox()
@@ -297,6 +309,7 @@ class Driver:
                     if info.alive and info.process.fd in ready:
                         self._lost(engine, "its process ended")
                 self.linking.look()
+                self.injector.look()
                 self._look()
         except SessionTaken as error:
             self._broken(error)
@@ -322,6 +335,7 @@ class Driver:
             except zmq.Again:
                 return
             engine, message = bytes(identity).decode(), wire.decode(frames)
+            self.links.heard(engine, time.monotonic())
             if isinstance(message, wire.Numbered):
                 self._take_numbered(engine, message, frames)
             else:
@@ -334,11 +348,19 @@ class Driver:
             self.on_print(message)
         elif isinstance(message, wire.Progress):
             self._progress(engine, message)
+            deaf = self.links.beat(engine, message.unanswered)
+            if deaf is not None:
+                why = f"it lives, and what engine {engine} sends to it does not arrive"
+                self.handle(m.EngineSuspect(deaf, why))
         elif isinstance(message, wire.Waiting):
             self._waiting(engine, message)
         elif isinstance(message, wire.Kept | wire.Fetched):
             if self.keeper is not None:
                 self.keeper.hear(engine, message)
+        elif isinstance(message, wire.Phase):
+            if message.epoch == self.master.epoch:
+                rank, job = message.rank, message.job
+                self.events.add("phase", rank=rank, job=job, phase=message.phase)
         elif isinstance(message, wire.Linked):
             self.linking.hear(engine, message)
         elif isinstance(message, wire.Trouble):
@@ -388,13 +410,19 @@ class Driver:
             process = Process(message.pid, message.started)
         except ProcessLookupError:
             return
+        try:
+            board = BoardView(message.pid, message.board)
+        except OSError:  # it has ended meanwhile
+            board = None
         known = self.engines.get(engine)
         if known is not None:  # it has found this master
             process.close()
             if not known.alive:
                 return
+            known.board = known.board or board
         else:
             self._know(engine, message.pid, message.started, process)
+            self.engines[engine].board = board
         self.linking.joined(engine, message.place)
         link = self.seat.link(engine)
         self._send(engine, wire.Welcome(link.heard, tuple(search_path())))
@@ -442,15 +470,63 @@ class Driver:
         info.alive = False
         self._poller.unregister(info.process.fd)
         info.process.close()
+        # What a dead machine would have taken with it.
+        (self.cluster.directory / f"data-{engine}").unlink(missing_ok=True)
         self.blobs.forget_engine(engine)
+        self.links.forget(engine)
         self.linking.lost(engine)
         if engine in self.master.routes.values():
             self.pace.lost()
         self._met.discard(engine)
-        self.handle(m.EngineLost(engine, why))
+        self.handle(m.EngineLost(engine, why, self._ran(engine, info)))
         self.note(("engine", engine), None)
         if self.keeper is not None:
             self.keeper.lost(engine)
+
+    def harmed(self, engine: str) -> None:
+        """Note that an engine is harmed by us: its work is not to blame if it is lost."""
+        self._known.add(engine)
+
+    def _ran(self, engine: str, info: EngineInfo) -> tuple[m.Running, ...]:
+        """Return what may have cost the engine its life."""
+        overdue = self._overdue.pop(engine, None)
+        board, info.board = info.board, None
+        if board is None:
+            return ()
+        running = tuple(one for one, _ in board.running())
+        board.close()
+        if engine in self._known:
+            return ()
+        return running if overdue is None else overdue
+
+    def _look_at_timeouts(self) -> None:
+        """Fence the engine on which something has run for too long, one at a time.
+
+        What waits for it elsewhere is late as well.
+        """
+        if self._overdue or self.master.state in ("recovering", "failed"):
+            return
+        worst: tuple[float, str, m.Running, float] | None = None
+        for engine, info in self.engines.items():
+            if not info.alive or info.board is None:
+                continue
+            for one, seconds in info.board.running():
+                job = self.master.jobs.get(one.job)
+                timeout = None if job is None else job.timeout
+                if timeout is None:
+                    timeout = self.timeout
+                if timeout is None or seconds <= timeout or job is None or job.internal:
+                    continue
+                if self.master.routes.get(one.rank) == engine and (
+                    worst is None or seconds - timeout > worst[0]
+                ):
+                    worst = seconds - timeout, engine, one, timeout
+        if worst is not None:
+            _, engine, one, timeout = worst
+            label = self.master.jobs[one.job].label
+            why = f"rank {one.rank} was in one continuation of {label} for more than {timeout:g} s"
+            self._overdue[engine] = (one,)
+            self.handle(m.EngineSuspect(engine, why))
 
     def _look(self) -> None:
         """Look at the hub's list of engines, and at the clock of checkpoints."""
@@ -474,6 +550,10 @@ class Driver:
             missed = self.cluster.has_hub and info.id not in known
             if info.alive and missed and not info.process.ended():
                 self.handle(m.EngineSuspect(engine, "the hub misses its beats"))
+            elif info.alive and self.links.is_silent(engine, info.pid, info.board, now):
+                why = "it says nothing, and neither runs anything nor uses the processor"
+                self.handle(m.EngineSuspect(engine, why))
+        self._look_at_timeouts()
         if self.master.state == "recovering":
             self.pace.recovering(passed)
         if self.master.state != "running":
@@ -665,6 +745,7 @@ class Driver:
         threading.Thread(target=work, name="feliss-replace", daemon=True).start()
 
     def _add_engine(self, engine: int | None) -> None:
+        came = False
         try:
             if engine is None:
                 engine = self.cluster.add()
@@ -672,9 +753,13 @@ class Driver:
                 hello = self.expect(engine)
                 deadline = time.monotonic() + HELLO_PATIENCE
                 self.await_hello(engine, hello, deadline, lambda what: None)
+                came = True
         except Exception as error:  # noqa: BLE001 - a session without a spare goes on
             if not self._stopping:
                 self.events.add("no-replacement", error=str(error))
+        finally:
+            if not came and not self._stopping:
+                self.post(m.NotReplaced())
 
     def _compare(self, command: m.Compare) -> None:
         try:
@@ -733,6 +818,7 @@ class Driver:
 
     def _say_quit(self) -> None:
         self.on_trouble = lambda text: None  # what the end cuts short is no trouble
+        self.injector.end()
         self._execute(self.seat.handle(m.Stop()))  # not recorded: it is the end of the record
         if not self.cluster.own:
             for engine, info in self.engines.items():

@@ -27,13 +27,15 @@ from feliss_nb.core.worker import Worker
 from feliss_nb.errors import CorruptSnapshot, InternalError
 from feliss_nb.runtime import terms, wire
 from feliss_nb.runtime.blobs import large_buffers
+from feliss_nb.runtime.board import Board
 from feliss_nb.runtime.capturing import Captured
 from feliss_nb.runtime.copier import Copier
 from feliss_nb.runtime.forking import process_stands_fork
+from feliss_nb.runtime.misbehaving import misbehave
 from feliss_nb.runtime.mpi_link import MpiLink, MpiWorld, find_place
 from feliss_nb.runtime.output import Printer
 from feliss_nb.runtime.owner import end_engine_with, follow, start_time
-from feliss_nb.runtime.peers import Peers
+from feliss_nb.runtime.peers import LOST, Peers
 from feliss_nb.runtime.runner import Runner
 from feliss_nb.runtime.shard import join, reached_by, split
 from feliss_nb.state.differences import apply
@@ -128,6 +130,8 @@ class EngineWorker:
         self.progress: dict[tuple[int, int], tuple[int, int]] = {}
         self.mapped: dict[tuple[int, int], int] = {}
         self.names: dict[int, str] = {}
+        self.board = Board(size)
+        self.mute = False  # a faulty network: the master hears nothing any more
         self.printer = Printer(self)
         self.copier = Copier(self)
         self._blobs: dict[bytes, wire.Blob] = {}
@@ -140,13 +144,13 @@ class EngineWorker:
         self._to_stop: list[tuple[Runner, int | None, float]] = []  # until they have
         self._closing = False
         self._context = zmq.Context()
-        self._peers = Peers(self._context, directory, engine)
+        self.peers = Peers(self._context, directory, engine)
         self._place = find_place()
         self._world = MpiWorld(self._linked) if self._place and not self._place.trouble else None
         self._attempt = -1  # of the last rollback
         self.link: MpiLink | None = None  # carries the epoch's messages of gangs; else the peers
         self.link_is_open = False  # it is not decided yet which of them
-        self._inbox = self._peers.bind()
+        self._inbox = self.peers.bind()
         self._control = threading.Thread(target=self._talk, name="feliss-control", daemon=True)
         self._data = threading.Thread(target=self._listen, name="feliss-data", daemon=True)
         self._control.start()
@@ -197,11 +201,14 @@ class EngineWorker:
             self._is_heard = False
             self._outbox.clear()
             me, heard = os.getpid(), self._link.heard
-            hello = wire.Hello(self.engine, me, start_time(me), self._place, heard)
+            about = self.engine, me, start_time(me), self._place, self.board.fd
+            hello = wire.Hello(*about, heard)
             self._outbox.append(wire.encode(hello))
         return socket
 
     def _send_all(self, socket: zmq.Socket[bytes]) -> None:
+        if self.mute:
+            self._outbox.clear()
         while self._outbox:
             try:
                 wire.send(socket, self._outbox[0], zmq.NOBLOCK)
@@ -249,6 +256,8 @@ class EngineWorker:
             self._use_link(message)
         elif isinstance(message, wire.StoreAt | wire.Keep | wire.Fetch):
             self.copier.take(message)
+        elif isinstance(message, wire.Misbehave):
+            misbehave(self, message)
         elif isinstance(message, wire.Quit):
             threading.Thread(target=self.close, name="feliss-close", daemon=True).start()
         else:
@@ -256,7 +265,7 @@ class EngineWorker:
 
     def _take_order(self, message: Any) -> None:
         if isinstance(message, m.Rollback):
-            self._peers.forget_dead()
+            self.peers.forget_dead()
             self.captures.clear()
             self.copier.call_off()
             if self._world is not None:
@@ -283,7 +292,7 @@ class EngineWorker:
     def _tick(self) -> None:
         """Send what may wait: printed lines, progress, reports of busy ranks."""
         with self.lock:
-            self._peers.tidy()
+            self.peers.tidy()
             if self.has_master:
                 self._tell_progress()
             self.report()
@@ -295,8 +304,8 @@ class EngineWorker:
         pools = {r.rank: sum(r.alive.values()) for r in self.worker.ranks.values()}
         progress, self.progress = self.progress, {}
         mapped, self.mapped = self.mapped, {}
-        heard = self._link.heard
-        self.to_master(wire.Progress(self.worker.epoch, progress, mapped, pools, heard))
+        heard, unanswered = self._link.heard, tuple(self.peers.count())
+        self.to_master(wire.Progress(self.worker.epoch, progress, mapped, pools, heard, unanswered))
 
     @property
     def has_master(self) -> bool:
@@ -346,12 +355,12 @@ class EngineWorker:
         inbox = self._inbox
         try:
             while True:
-                message = self._peers.receive(inbox)
+                message = self.peers.receive(inbox)
                 if message is None:
                     break
                 head, buffers = message
                 if head[0] == "shard":  # kept for long, and sent again: in memory of our own
-                    buffers = self._peers.segments.fresh(buffers, shared=True)
+                    buffers = self.peers.segments.fresh(buffers, shared=True)
                 elif head[0] == "difference":
                     buffers = self._whole(head, buffers)
                 with self.lock:
@@ -397,9 +406,11 @@ class EngineWorker:
                 self.store.put((checkpoint, rank), buffers)
                 self.execute(self.worker.stored(checkpoint, rank))
             else:  # it is a new holder: then the whole shard
-                self._peers.send(source, ("want", checkpoint, rank, self.engine))
+                self.peers.send(source, ("want", checkpoint, rank, self.engine))
         elif kind == "want":
             self.execute(self.worker.want(m.Want(*head[1:])))
+        elif kind == LOST:
+            self.to_master(m.LinkBroken(head[1]))
         elif kind == "absent":
             self.execute(self.worker.absent(m.Absent(*head[1:])))
         else:
@@ -415,7 +426,7 @@ class EngineWorker:
     def _to_engine(self, command: m.ToEngine) -> None:
         message: m.Want | m.Absent = command.message
         kind = "want" if isinstance(message, m.Want) else "absent"
-        self._peers.send(command.engine, (kind, message.checkpoint, message.rank, message.engine))
+        self.peers.send(command.engine, (kind, message.checkpoint, message.rank, message.engine))
 
     def _run(self, command: m.Run) -> None:
         runner = self.runners.get(command.rank)
@@ -440,7 +451,7 @@ class EngineWorker:
             head = "difference", checkpoint, rank, captured.base, self.engine
             sent = join(captured.difference, channel_frames)
         for holder in command.holders:
-            self._peers.send(holder, head, sent)
+            self.peers.send(holder, head, sent)
         self.copier.sealed(checkpoint, rank, shard, captured.base, sent)
         saved = m.Saved(
             self.worker.epoch,
@@ -470,6 +481,7 @@ class EngineWorker:
     def _retire(self, command: m.Retire) -> None:
         runner = self.runners.pop(command.rank, None)
         if runner is not None:
+            runner.retire()
             runner.capturing.discard()
             runner.bell.ring()
             self._stop_user_code(runner, None)
@@ -505,7 +517,7 @@ class EngineWorker:
         except KeyError:
             self.execute(self.worker.lost(command))
             return
-        self._peers.send(command.engine, ("shard", command.checkpoint, command.rank), shard)
+        self.peers.send(command.engine, ("shard", command.checkpoint, command.rank), shard)
 
     def may_fork(self, asking: Runner) -> bool:
         """Tell whether the engine stands a fork by a rank's thread now: see `forking`. Lock it."""
@@ -514,33 +526,33 @@ class EngineWorker:
             self._place is None
             and not self._to_stop
             and not any(runner.in_user_code for runner in others)
-            and not self._peers.has_writable()
+            and not self.peers.has_writable()
             and process_stands_fork()
         )
 
     def hold_memory(self) -> None:
         """Leave in shared memory what lies there, though nobody refers to it any more."""
-        self._peers.hold()
+        self.peers.hold()
 
     def release_memory(self) -> None:
         """End a `hold_memory`."""
-        self._peers.release()
+        self.peers.release()
 
     # ------------------------------------------------------------ functions and messages
 
     def fresh(self, buffers: Iterable[Any], shared: bool = False) -> list[memoryview]:
         """Copy buffers to where a peer can read them: see `segments.Segments.fresh`."""
-        return self._peers.segments.fresh(buffers, shared)
+        return self.peers.segments.fresh(buffers, shared)
 
     def room(self, sizes: Iterable[int]) -> list[memoryview]:
         """Give memory for what is kept and sent: see `segments.Segments.room`."""
-        return self._peers.segments.room(sizes, shared=True)
+        return self.peers.segments.room(sizes, shared=True)
 
     def shares_memory(self, ranks: Iterable[int]) -> bool:
         """Tell whether the engines of these ranks read our segments where they lie."""
         with self.lock:
             engines = {self.worker.routes[rank] for rank in ranks} - {self.engine}
-        return self._peers.share_memory(engines)
+        return self.peers.share_memory(engines)
 
     def _keep_blob(self, blob: wire.Blob) -> None:
         refresh_modules(blob.modules)
@@ -616,7 +628,7 @@ class EngineWorker:
                 parcel.digests,
                 parcel.reaches,
             )
-            self._peers.send(engine, head, parcel.buffers)
+            self.peers.send(engine, head, parcel.buffers)
 
     def post_to_gang(
         self,
@@ -638,7 +650,7 @@ class EngineWorker:
                 return
             inline, frames = (buffers, ()) if _is_small(buffers) else ((), buffers)
             whole = ("gang", rank.epoch, target, rank.rank, gang, step, head, inline)
-            self._peers.send(engine, whole, frames)
+            self.peers.send(engine, whole, frames)
 
     def tell_of_wait(
         self,
@@ -677,9 +689,10 @@ class EngineWorker:
         self.copier.close()
         os.eventfd_write(self._wake, 1)
         self._control.join(2.0)
-        self._peers.close()
+        self.peers.close()
         self._data.join(2.0)
         self.printer.close()
+        self.board.close()
         if not (self._control.is_alive() or self._data.is_alive()):
             self._context.destroy(linger=0)  # under a thread that uses a socket it would abort
         _workers.pop(str(self.directory), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -45,6 +45,7 @@ class EventLog(Sequence[Event]):
         self._begun = time.monotonic()
         self._events: list[Event] = []
         self._grown = threading.Condition()
+        self.listener: Callable[[Event], None] | None = None  # hears of each event, on its thread
 
     def add(self, kind: str, **data: Any) -> Event:
         """Add an event now."""
@@ -52,6 +53,9 @@ class EventLog(Sequence[Event]):
         with self._grown:
             self._events.append(event)
             self._grown.notify_all()
+        listener = self.listener
+        if listener is not None:
+            listener(event)
         return event
 
     @overload

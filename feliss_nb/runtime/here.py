@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feliss_nb.core.ids import child_id
+from feliss_nb.core.ids import child_id, record_id
 from feliss_nb.core.messages import Continuation
 from feliss_nb.errors import NotReadyError, UsageError
+from feliss_nb.runtime.board import RECORD, Board
 from feliss_nb.runtime.gang_port import GangPort, MpiPort
+from feliss_nb.runtime.wire import Phase
 from feliss_nb.state.handle import Handle, Target
 
 if TYPE_CHECKING:
@@ -31,6 +32,14 @@ _current = threading.local()
 
 class StopContinuation(BaseException):
     """Raised inside user code whose job was cancelled or whose epoch is over."""
+
+
+class Poisoned(BaseException):
+    """Raised where a record is reached whose continuation is set aside: see `core.poison`."""
+
+    def __init__(self, identity: bytes, value: Any) -> None:
+        super().__init__(identity, value)
+        self.identity, self.value = identity, value
 
 
 class Call:
@@ -126,11 +135,17 @@ class Here:
         self._label: Callable[[], str] | str | None = None
         self.function: Callable[..., Any] | None = None  # that a model's continuation stands for
         self.port: GangPort | None = None  # of the step of a gang that runs
+        self._noted = runner.slot.words  # for the session's process, should this engine be lost
+        self._poisoned = runner.poisoned
 
     def __repr__(self) -> str:
         return f"<rank {self.rank} of {self.size}>"
 
     # ------------------------------------------------------------ for the runner
+
+    def retire(self) -> None:
+        """Note nothing any more: another epoch's rank does."""
+        self._noted = Board.nowhere().words
 
     def begin(self, continuation: Continuation) -> None:
         """Take the identity of the continuation that starts."""
@@ -146,8 +161,7 @@ class Here:
     @property
     def _base(self) -> bytes:
         if not self._id:  # made late: most records neither put nor draw
-            text = b"%d/%d/%d" % (self._job, self.rank, self._index)
-            self._id = blake2b(text, digest_size=16, person=b"record").digest()
+            self._id = record_id(self._job, self.rank, self._index)
         return self._id
 
     @property
@@ -293,8 +307,13 @@ class Here:
             return False
         return perf_counter() > self._deadline or self._rank.state in ("cutting", "retired")
 
-    def at(self, index: int, label: Callable[[], str] | str | None = None) -> None:
-        """Take the identity of record `index` of this rank and job.
+    def at(
+        self,
+        index: int,
+        label: Callable[[], str] | str | None = None,
+        value: Any = None,
+    ) -> None:
+        """Take the identity of record `index` of this rank and job; `value` is the record.
 
         Puts and random numbers of the user's function then depend on the record, not on how the
         work was cut into continuations.
@@ -303,6 +322,19 @@ class Here:
         self._ordinal = 0
         self._rng = None
         self._label = label
+        self._noted[RECORD] = index
+        if self._poisoned and self._base in self._poisoned:
+            raise Poisoned(self._base, value)
+
+    def phase(self, name: str) -> None:
+        """Tell, once, that this rank has come to a phase of the job."""
+        phases, engine = self._runner.phases, self._runner.engine
+        if phases.get(self._job) != name:
+            with engine.lock:
+                phases[self._job] = name
+                if self._rank.state != "retired":
+                    told = Phase(self._rank.epoch, self.rank, self._job, name)
+                    engine.to_master(told)
 
     def progress(self, done: int, total: int) -> None:
         """Tell how much of this rank's share of the job is done, in the model's units."""

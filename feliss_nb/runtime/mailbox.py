@@ -73,13 +73,23 @@ class Mailbox:
         deadline = perf_counter() + patience
         while True:
             with self._runner.engine.lock:
-                self.waits = False
+                self._end_wait()
                 self._runner.check_stop()
                 left = deadline - perf_counter()
                 if step in self._mail or left <= 0:
                     return list(self._mail.pop(step, ()))
-                self.waits = True
+                self._begin_wait()
             self._runner.bell.wait(left)
+
+    def _begin_wait(self) -> None:
+        if not self.waits:
+            self.waits = True
+            self._runner.slot.pause()
+
+    def _end_wait(self) -> None:
+        if self.waits:
+            self.waits = False
+            self._runner.slot.go_on()
 
     def link(self) -> MpiLink | None:
         """Return what carries the epoch's messages of gangs, once that is decided; None: the peers.
@@ -91,11 +101,11 @@ class Mailbox:
         """
         while True:
             with self._runner.engine.lock:
-                self.waits = False
+                self._end_wait()
                 self._runner.check_stop()
                 if not self._runner.engine.link_is_open:
                     return self._runner.engine.link
-                self.waits = True
+                self._begin_wait()
             self._runner.bell.wait()
 
     def send_by(
@@ -115,12 +125,12 @@ class Mailbox:
         """
         with self._runner.engine.lock:
             self._runner.check_stop()
-            self.waits = True
+            self._begin_wait()
         try:
             link.send(destination, *step, head, buffers)
         finally:
             with self._runner.engine.lock:
-                self.waits = False
+                self._end_wait()
                 self._runner.check_stop()
 
     def take_from(
@@ -144,7 +154,7 @@ class Mailbox:
         looked = False
         while True:
             with self._runner.engine.lock:
-                self.waits = False
+                self._end_wait()
                 for gang, number, source, head, buffers in found:
                     self.post(gang, number, (source, head, buffers))
                 self._runner.check_stop()
@@ -152,7 +162,7 @@ class Mailbox:
                 is_late = patience is not None and waited >= patience
                 if step in self._mail or (looked and is_late):
                     return list(self._mail.pop(step, ()))
-                self.waits = True
+                self._begin_wait()
             if ready is not None and ready():
                 patience = 0.0
             elif looked:

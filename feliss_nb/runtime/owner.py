@@ -60,9 +60,13 @@ class Process:
 
     def kill(self) -> None:
         """Send SIGKILL; a process that has ended is no error."""
+        self.send(signal.SIGKILL)
+
+    def send(self, number: int) -> None:
+        """Send a signal; a process that has ended is no error."""
         if self.fd >= 0:
             try:
-                signal.pidfd_send_signal(self.fd, signal.SIGKILL)
+                signal.pidfd_send_signal(self.fd, number)
             except ProcessLookupError:
                 return
 

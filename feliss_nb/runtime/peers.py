@@ -12,8 +12,9 @@ import os
 import pickle
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import zmq
@@ -26,6 +27,14 @@ _END = "inproc://end"  # in the context of one worker
 
 # Kinds of messages that are between two of these.
 _SHARED, _OFFER, _ACCEPTED = "shared", "offer", "accepted"
+_SENT, _RECEIVED = "sent", "received"
+
+# Seconds until who sends complains that nothing of it has arrived: longer than the largest message
+# takes that goes through a socket.
+ANSWER = 10.0
+
+LOST = "lost"
+"""The kind of what `receive` gives when messages of an engine were lost on the way."""
 
 
 class Peers:
@@ -44,16 +53,26 @@ class Peers:
     ----------
     segments : Segments
         Where to put what goes to peers: what lies there is not copied again.
+    lock : Lock
+        Of the sockets.
     """
 
     def __init__(self, context: zmq.Context[Any], directory: Path, engine: str) -> None:
         self._context, self._directory, self._engine = context, directory, engine
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self.segments = Segments()
         self._mappings = Mappings()
         self._trial = Trial(self.segments.token)
         self._sharing: set[str] = set()  # engines that can map our segments
+        # To know of a message that is lost on the way: how many have gone to whom, what they were
+        # told of it, what they have said of it, and since when they owe an answer.
+        self._sent: dict[str, int] = {}
+        self._told: dict[str, int] = {}
+        self._asked: dict[str, float] = {}
+        self._received: dict[str, int] = {}
+        # A faulty network: takes a message over, and sends it later or never.
+        self.filter: Callable[[str, Callable[[], None]], bool] | None = None
 
     def _address(self, engine: str) -> str:
         return f"ipc://{self._directory}/data-{engine}"
@@ -68,7 +87,7 @@ class Peers:
 
     def send(self, engine: str, head: Any, frames: Sequence[Any] = ()) -> None:
         """Send a message; large frames are not copied and must not change. Never waits."""
-        with self._lock:
+        with self.lock:
             socket = self._sockets.get(engine)
             if socket is None:
                 socket = self._connect(engine)
@@ -76,8 +95,18 @@ class Peers:
                 lies = self.segments.refer(engine, frames)
                 if lies is not None:
                     references, places, frames = lies
-                    head = (_SHARED, self._engine, references, places, head)
-            first = pickle.dumps(head, 5)
+                    head = (_SHARED, references, places, head)
+            self._sent[engine] = self._sent.get(engine, 0) + 1
+            first = pickle.dumps((self._engine, head), 5)
+            if self.filter is not None:
+                whole = [first, *frames]
+
+                def late() -> None:
+                    if not socket.closed:
+                        socket.send_multipart(whole, copy=False)
+
+                if self.filter(engine, late):
+                    return
             if frames:
                 socket.send_multipart([first, *frames], copy=False)
             else:
@@ -92,8 +121,35 @@ class Peers:
         slot = self.segments.slot(engine)
         if slot is not None:
             about = os.getpid(), self._trial.fd, self.segments.token, slot
-            socket.send(pickle.dumps((_OFFER, self._engine, *about), 5))
+            socket.send(pickle.dumps((self._engine, (_OFFER, self._engine, *about)), 5))
         return socket
+
+    def _say(self, engine: str, head: tuple[Any, ...]) -> None:
+        """Send a word between two of these, by the way of all messages. The lock is held."""
+        socket = self._sockets.get(engine)
+        if socket is None:
+            socket = self._connect(engine)
+        data = pickle.dumps((self._engine, head), 5)
+
+        def send() -> None:
+            if not socket.closed:
+                socket.send(data)
+
+        if self.filter is None or not self.filter(engine, send):
+            send()
+
+    def count(self) -> list[str]:
+        """Tell peers how many messages they must have; return those that have not answered.
+
+        Call it at times.
+        """
+        now = monotonic()
+        with self.lock:
+            for engine, sent in self._sent.items():
+                if sent > self._told.get(engine, 0) and engine not in self._asked:
+                    self._told[engine], self._asked[engine] = sent, now
+                    self._say(engine, (_SENT, sent))
+            return [engine for engine, since in self._asked.items() if now - since > ANSWER]
 
     def receive(self, inbox: zmq.Socket[bytes]) -> tuple[Any, list[Any]] | None:
         """Wait for a message and give its head and its frames; None at the end."""
@@ -101,10 +157,22 @@ class Peers:
             first, *frames = wire.receive(inbox)
             if first == b"":
                 return None
-            head = pickle.loads(first)
+            engine, head = pickle.loads(first)
             kind = head[0]
+            if kind == _SENT:
+                with self.lock:
+                    self._say(engine, (_RECEIVED, head[1]))
+                if self._received.get(engine, 0) < head[1]:
+                    return (LOST, engine), []
+                continue
+            if kind == _RECEIVED:
+                with self.lock:
+                    self._asked.pop(engine, None)
+                continue
+            if kind not in (_OFFER, _ACCEPTED):
+                self._received[engine] = self._received.get(engine, 0) + 1
             if kind == _SHARED:
-                _, engine, references, places, head = head
+                _, references, places, head = head
                 found = self._mappings.take(engine, references, places, frames)
                 if found is not None:
                     return head, found
@@ -113,9 +181,10 @@ class Peers:
                     return ("absent", *head[1:], engine), []
             elif kind == _OFFER:
                 if self._mappings.meet(*head[1:]):
-                    self.send(head[1], (_ACCEPTED, self._engine))
+                    with self.lock:
+                        self._say(head[1], (_ACCEPTED, self._engine))
             elif kind == _ACCEPTED:
-                with self._lock:
+                with self.lock:
                     if head[1] in self._sockets:
                         self._sharing.add(head[1])
             else:
@@ -149,10 +218,12 @@ class Peers:
 
         Of those alone: to one that hosts no rank a copy of a snapshot may be on its way.
         """
-        with self._lock:
+        with self.lock:
             for engine in [e for e in self._sockets if not self._is_there(e)]:
                 self._sockets.pop(engine).close(0)
                 self._sharing.discard(engine)
+                for counts in (self._sent, self._told, self._asked, self._received):
+                    counts.pop(engine, None)
                 self.segments.forget(engine)
                 self._mappings.forget(engine)
 
@@ -169,7 +240,7 @@ class Peers:
 
     def close(self) -> None:
         """Close every outgoing socket, and let the inbox's thread end."""
-        with self._lock:
+        with self.lock:
             for socket in self._sockets.values():
                 socket.close(0)
             self._sockets.clear()

@@ -8,6 +8,7 @@ thread behind: it is asked to stop, nobody waits for it, and what it does has no
 from __future__ import annotations
 
 import ctypes
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -22,8 +23,9 @@ from feliss_nb.runtime import mappings, segments, shared
 from feliss_nb.runtime.bell import Bell
 from feliss_nb.runtime.capturing import Capturing
 from feliss_nb.runtime.failure import Failure, describe, name_of
-from feliss_nb.runtime.here import Call, Here, StopContinuation, enter
+from feliss_nb.runtime.here import Call, Here, Poisoned, StopContinuation, enter
 from feliss_nb.runtime.mailbox import Mailbox
+from feliss_nb.runtime.poisoned import poison_error, short_call, users_call
 from feliss_nb.runtime.shard import reached_by, split, without_work
 from feliss_nb.runtime.wire import Body, Parcel
 from feliss_nb.state.codec import fresh, pack, unpack
@@ -88,6 +90,10 @@ class Runner:
         self.state = RankState()
         self.bell = Bell()
         self.here: Here | None = None
+        self.slot = engine.board.slot(rank.rank)
+        self.slot.end()
+        self.poisoned = engine.worker.poisoned
+        self.phases: dict[int, str] = {}  # job -> the last one that the master was told of
         self.to_capture: m.Capture | None = None
         self.in_user_code = False
         self.asked_to_stop = False
@@ -175,6 +181,7 @@ class Runner:
         rank = self.rank
         if rank.state == "retired" or rank.running is None:
             return
+        self.slot.end()
         if failure is not None:
             self.engine.fail(rank, rank.running.job, failure)
         commands = self.engine.worker.finished(rank)
@@ -191,6 +198,8 @@ class Runner:
         continuation, commands = self.engine.worker.next(self.rank)
         self.engine.execute(commands)
         self.in_user_code = continuation is not None
+        if continuation is not None:
+            self.slot.begin(continuation.id, continuation.job)
         return continuation
 
     def _patience(self) -> float | None:
@@ -224,14 +233,46 @@ class Runner:
                 function, args = self._open(continuation.job, work)
             else:
                 function, args = work
+            if self.poisoned and continuation.id in self.poisoned:
+                return self._set_aside(continuation, function, args)
             function(*args)
             if here.port is not None:
                 here.port.flush()
         except StopContinuation:
             raise
+        except Poisoned as record:
+            called = here.function or function
+            return self._set_aside(continuation, called, (record.value,), record.identity)
         except BaseException as error:  # noqa: BLE001 - what user code raises ends its job only
             return self._describe(error, function if here.function is None else here.function)
         return None
+
+    def _set_aside(
+        self,
+        continuation: m.Continuation,
+        function: Any,
+        args: tuple[Any, ...],
+        record: bytes | None = None,
+    ) -> Failure:
+        """Tell the notebook of what does not run any more; return what its job ends with."""
+        identity = continuation.id if record is None else record
+        losses = self.poisoned[identity]
+        label = None if record is None or self.here is None else self.here.label
+        function, args = users_call(function, args)
+        name, rank = name_of(function), self.rank.rank
+        try:
+            snapshot = capture((function, args), label=f"the call of {name}")
+            call: Body | str = Body(tuple(frames(snapshot)))
+        except StopContinuation:
+            raise
+        except Exception as error:  # noqa: BLE001 - the user's objects
+            call = f"{type(error).__name__}: {error}"
+        told = m.SetAside(identity, continuation.job, rank, losses, name, label, call)
+        with self.engine.lock:
+            if self.rank.state != "retired":
+                self.engine.to_master(told)
+        poisoned = poison_error(name, short_call(args), rank, label, losses)
+        return Failure(rank, name, str(poisoned), (), label, pickle.dumps(poisoned))
 
     def _describe(self, error: BaseException, function: Any) -> Failure:
         try:
@@ -271,6 +312,12 @@ class Runner:
             _raise_in(self.thread, StopContinuation)
         return False
 
+    def retire(self) -> None:
+        """Leave the board to the rank of the next epoch. The lock is held."""
+        self.slot = self.engine.board.nowhere()
+        if self.here is not None:
+            self.here.retire()
+
     def check_stop(self) -> None:
         """Raise StopContinuation if the rank's epoch or the job is over. The lock is held."""
         if self.asked_to_stop or self.rank.state == "retired":
@@ -291,6 +338,7 @@ class Runner:
         """A job has ended: its functions and what waited for replies go. The lock is held."""
         self.state.namespaces.pop(job, None)
         self._reported.discard(job)
+        self.phases.pop(job, None)
         for key in [key for key in self.state.parked if key[0] == job]:
             del self.state.parked[key]
         self.mailbox.forget(job)

@@ -29,6 +29,7 @@ from feliss_nb.errors import (
     UsageError,
     WaitTimeout,
 )
+from feliss_nb.faults import Fault, FaultPlan
 from feliss_nb.runtime import linking, wire
 from feliss_nb.runtime.anatomy import Anatomy, anatomy_of
 from feliss_nb.runtime.cluster import Engines, search_path
@@ -36,12 +37,14 @@ from feliss_nb.runtime.deadlocks import explain
 from feliss_nb.runtime.driver import Driver
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import name_of
+from feliss_nb.runtime.injecting import Injection
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.keeping import Keeper, MasterRecord
 from feliss_nb.runtime.observe import job_status, status_of
 from feliss_nb.runtime.owner import start_time
 from feliss_nb.runtime.pacing import Every, check_every
 from feliss_nb.runtime.packing import Start, pack_starts
+from feliss_nb.runtime.poisoned import SetAside
 from feliss_nb.runtime.record import Found, Record
 from feliss_nb.runtime.restoring import Origin, explain_loss, stand_up
 from feliss_nb.runtime.settings import Settings
@@ -111,7 +114,7 @@ class BaseSession:
         self._handles: weakref.WeakValueDictionary[int, Variable] = weakref.WeakValueDictionary()
         self._names: dict[str, Variable] = {}
         self._jobs: weakref.WeakValueDictionary[int, Job] = weakref.WeakValueDictionary()
-        master = Master(settings.copies, settings.replace and cluster.own)
+        master = Master(settings.copies, settings.replace and cluster.own, settings.losses)
         master.capture = settings.capture
         seat = Seat(master) if found is None else found.seat
         try:
@@ -120,6 +123,7 @@ class BaseSession:
         except BaseException:  # Ctrl-C
             cluster.stop() if found is None else cluster.leave()
             raise
+        self._driver.timeout = settings.continuation_timeout
         if keeper is not None:
             self._driver.keeper = keeper
             keeper.serve(self._driver)
@@ -203,6 +207,7 @@ class BaseSession:
             "workers": settings.workers,
             "spares": settings.spares,
             "keep": settings.keep,
+            "continuation_timeout": settings.continuation_timeout,
             "store": None if driver.keeper is None else driver.keeper.at.data,
             "directories": self._cluster.directories(),
             "since": driver.since,
@@ -419,6 +424,7 @@ class BaseSession:
         label: str = "job",
         internal: bool = False,
         gang: bool = False,
+        timeout: float | None = None,
     ) -> Job:
         """Submit a job: continuations for ranks, taken together or not at all.
 
@@ -433,6 +439,8 @@ class BaseSession:
             What to call it.
         gang : bool
             Whether the starts, one for each rank, may wait for each other: see `Here.gang`.
+        timeout : float, optional
+            Seconds that each of its continuations may run: see `put`.
 
         Returns
         -------
@@ -440,6 +448,7 @@ class BaseSession:
             At once.
         """
         self._check_open()
+        check_seconds("timeout=", timeout, above=True)
         for rank, _, _ in starts:
             self.check_rank(rank)
         packed = pack_starts(starts, self._driver.blobs)
@@ -451,7 +460,8 @@ class BaseSession:
         job = Job(self, label, internal)
         numbers = tuple(output.variable for output in outputs)
         token: Future[int] = Future()
-        event = m.Submit(token, label, packed.starts, numbers, packed.handles, internal, gang)
+        start = packed.starts
+        event = m.Submit(token, label, start, numbers, packed.handles, internal, gang, timeout)
 
         named = {o.name: (o.variable, o.records) for o in outputs if o.name is not None}
 
@@ -480,7 +490,13 @@ class BaseSession:
 
         return register
 
-    def put(self, function: Callable[..., Any], *args: Any, rank: int) -> Job:
+    def put(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        rank: int,
+        timeout: float | None = None,
+    ) -> Job:
         """Put a continuation into the pool of a rank.
 
         Parameters
@@ -491,13 +507,17 @@ class BaseSession:
             Its arguments, copied.
         rank : int
             Where.
+        timeout : float, optional
+            Seconds that the continuation, and each that it puts, may run. Past them its engine is
+            killed and recovered like a lost one; that counts as a loss (see ``start(losses=)``).
+            The time that a rank of `spmd` waits for messages does not count.
 
         Returns
         -------
         Job
             The continuation and all that it puts.
         """
-        return self.submit([(rank, function, args)], label=name_of(function))
+        return self.submit([(rank, function, args)], label=name_of(function), timeout=timeout)
 
     def check_rank(self, rank: int) -> None:
         """Raise UsageError unless there is such a rank."""
@@ -711,6 +731,65 @@ class BaseSession:
             token = self._driver.ask(m.WaitProtected)
             self._result(token, "the recovery")
             self._driver.linking.settled.wait(linking.PATIENCE)
+
+    def inject(self, plan: FaultPlan | Fault | None) -> Injection | None:
+        """Let things go wrong: carry out a fault plan while the work goes on.
+
+        Parameters
+        ----------
+        plan : FaultPlan or Fault or None
+            None calls off what has not happened yet.
+
+        Returns
+        -------
+        Injection or None
+            At once. Each fault that happens is an event ``fault`` of the log.
+
+        Raises
+        ------
+        UsageError
+            If another plan is being carried out, or this one names a rank that there is not.
+        """
+        self._check_open()
+        if isinstance(plan, Fault):
+            plan = FaultPlan([plan])
+        if plan is not None and not isinstance(plan, FaultPlan):
+            raise UsageError(f"inject() takes a feliss_nb.FaultPlan, a Fault or None, not {plan!r}")
+        done: Future[Injection | None] = Future()
+        drawn = None if plan is None else plan.drawn(self.size)
+
+        def begin() -> None:
+            injector = self._driver.injector
+            try:
+                if drawn is None:
+                    injector.end()
+                    done.set_result(None)
+                else:
+                    done.set_result(injector.begin(drawn))
+            except UsageError as error:
+                done.set_exception(error)
+
+        self._driver.run_soon(begin)
+        found: Injection | None = self._result(done, "the fault plan")
+        return found
+
+    @property
+    def set_aside(self) -> list[SetAside]:
+        """What is not run any more, since several engines were lost while it ran."""
+        found = self._driver.master.poison.set_aside
+        return [self._open_aside(told) for told in list(found.values())]
+
+    def _open_aside(self, told: m.SetAside) -> SetAside:
+        function, args, why = None, (), ""
+        if isinstance(told.call, str):
+            why = told.call
+        else:
+            try:
+                function, args = self._open(told.call)
+            except Exception as error:  # noqa: BLE001 - the user's classes
+                why = f"{type(error).__name__}: {error}"
+        about = told.function, told.rank, told.job, told.losses, told.record
+        return SetAside(*about, function, args, why)
 
     def status(self) -> Status:
         """Return the state of engines, ranks, jobs and checkpoints."""

@@ -36,6 +36,10 @@ class Settings:
         How many checkpoints a store keeps.
     capture : str
         How a rank becomes a snapshot.
+    losses : int or None
+        How many engines may be lost with the same continuation running; None: any number.
+    continuation_timeout : float or None
+        Seconds that a continuation may run.
     """
 
     workers: int
@@ -49,6 +53,8 @@ class Settings:
     timeout: float
     keep: int
     capture: str
+    losses: int | None = 3
+    continuation_timeout: float | None = None
 
     def check(self) -> None:
         """Raise UsageError if something makes no sense."""
@@ -61,6 +67,12 @@ class Settings:
         if self.timeout is None:
             raise UsageError("timeout= takes a number of seconds above 0, not None")
         check_seconds("timeout=", self.timeout, above=True)
+        check_seconds("continuation_timeout=", self.continuation_timeout, above=True)
+        losses = self.losses
+        if losses is not None and (
+            isinstance(losses, bool) or not isinstance(losses, int) or losses < 1
+        ):
+            raise UsageError(f"losses= takes a whole number of at least 1, or None; not {losses!r}")
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise UsageError(f"name= takes a text, not {self.name!r}")
         check_every(self.checkpoint_every, self.mtbf)

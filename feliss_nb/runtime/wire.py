@@ -122,12 +122,21 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """An engine's worker is up, or has found another master; `heard`: see `core.seat`."""
+    """An engine's worker is up, or has found another master.
+
+    Parameters
+    ----------
+    board : int
+        Its file of what runs there.
+    heard : int
+        The number of the last message that it has heard; see `core.seat`.
+    """
 
     engine: str
     pid: int
     started: float
     place: Place | None = None
+    board: int = -1
     heard: int = 0
 
 
@@ -176,13 +185,17 @@ class Printed:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far jobs are: (rank, job) -> (done, total); and records mapped since the last one."""
+    """How far jobs are: (rank, job) -> (done, total); and records mapped since the last one.
+
+    `unanswered` are engines that owe an answer for long to what was sent to them.
+    """
 
     epoch: int
     progress: dict[tuple[int, int], tuple[int, int]]
     mapped: dict[tuple[int, int], int]
     pools: dict[int, int]
     heard: int = 0
+    unanswered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +316,27 @@ class Fetched:
     checkpoint: int
     rank: int
     error: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A rank has come to a phase of a job."""
+
+    epoch: int
+    rank: int
+    job: int
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehave:
+    """Do to yourself what a fault plan says: see `faults.Fault`; `peer` is an engine."""
+
+    kind: str
+    seconds: float
+    peer: str | None
+    rank: int | None
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

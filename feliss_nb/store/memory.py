@@ -41,6 +41,10 @@ class MemoryStore:
             if key[0] < older or key[0] == exactly:
                 self._shards.pop(key, None)
 
+    def lose(self, key: Key) -> None:
+        """Delete one snapshot, as if it had never been here."""
+        self._shards.pop(key, None)
+
     def nbytes(self) -> dict[Key, int]:
         """Return the bytes of each snapshot."""
         return {key: total(frames) for key, frames in list(self._shards.items())}

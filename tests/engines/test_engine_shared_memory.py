@@ -141,7 +141,7 @@ def memory_of_segments() -> tuple[int, int]:
     from feliss_nb.runtime.engine import _workers
 
     (worker,) = _workers.values()
-    segments = worker._peers.segments
+    segments = worker.peers.segments
     return segments.nbytes(), len(segments._all())
 
 

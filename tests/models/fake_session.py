@@ -123,7 +123,10 @@ class Rank:
         else:
             self.session._send(rank, work)
 
-    def at(self, index, label):
+    def phase(self, name):
+        pass
+
+    def at(self, index, label, value=None):
         self.base, self.ordinal, self.label = f"{self.job}:{self.rank}:{index}", 0, label
 
     def draw(self):
