@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -155,12 +155,20 @@ class Driver:
         self._execute(self.seat.handle(event))
 
     def submit(
-        self, event: m.Submit, blobs: Iterable[wire.Blob], names: dict[str, tuple[int, bool]]
+        self,
+        event: m.Submit,
+        blobs: Iterable[wire.Blob],
+        names: dict[str, tuple[int, bool]],
+        unnamed: dict[int, bool],
     ) -> None:
-        """Give the master a job with its functions and its names. On the master's thread."""
+        """Give the master a job with its functions and what it fills. On the master's thread.
+
+        `names` and `unnamed` say which variables hold records.
+        """
         if self.record is not None:
             new = [blob for blob in blobs if blob.digest not in self.blobs]
-            notes = {("name", name): found for name, found in names.items()}
+            notes: dict[Any, Any] = {("name", name): found for name, found in names.items()}
+            notes |= {("unnamed", number): records for number, records in unnamed.items()}
             try:
                 self.record.submission(event, new, notes)
             except StoreError as error:
@@ -171,6 +179,11 @@ class Driver:
         if self.keeper is not None:
             self.keeper.names.update(names)
         self._execute(self.seat.handle(event))
+
+    def release(self, variable: int) -> None:
+        """The notebook has dropped a variable's handle. On the master's thread."""
+        self.handle(m.Release(variable))
+        self.note(("unnamed", variable), None)
 
     def forget_name(self, name: str) -> None:
         """The notebook has dropped a name. On the master's thread."""
@@ -423,7 +436,7 @@ class Driver:
         else:
             self._know(engine, message.pid, message.started, process)
             self.engines[engine].board = board
-        self.linking.joined(engine, message.place)
+        self.linking.joined(engine, message.place, message.carries)
         link = self.seat.link(engine)
         self._send(engine, wire.Welcome(link.heard, tuple(search_path())))
         if self._names:
@@ -444,6 +457,7 @@ class Driver:
 
     def _know(self, engine: str, pid: int, started: float, process: Process) -> None:
         self.engines[engine] = EngineInfo(int(engine), pid, process, started)
+        self.links.heard(engine, time.monotonic())
         self._poller.register(process.fd, zmq.POLLIN)
         self.note(("engine", engine), (pid, started))
 
@@ -618,7 +632,7 @@ class Driver:
         found : Found
             What its record comes to.
         held : frozenset of int
-            The variables that have names.
+            The variables that have names, and those that the process before held without.
         missing : int
             How many engines it wanted besides those that it knew.
         done : Future
@@ -626,6 +640,7 @@ class Driver:
         """
         assert self.record is not None
         self._meeting = done
+        self.linking.take_over(self.master.attempt)
         for engine in [key[1] for key in found.notes if key[0] == "engine"]:
             pid, started = found.notes["engine", engine]
             try:
@@ -636,6 +651,7 @@ class Driver:
             self.blobs.add(blob)
         self.renew(self.record)
         terms.write(self.cluster.directory, self.record.term)
+        self.events.add("resumed", term=self.record.term)
         self.handle(m.TakeOver(held))
         for engine in list(self.master.engines):
             if engine not in self.engines:
@@ -662,6 +678,7 @@ class Driver:
         done = self._meeting
         if done is not None and self._met >= {e for e, i in self.engines.items() if i.alive}:
             self._meeting = None
+            self.linking.met()
             done.set_result(None)
 
     def renew(self, record: Record) -> None:
@@ -792,6 +809,7 @@ class Driver:
 
     def _log(self, command: m.Log) -> None:
         if command.kind == "committed":
+            self._drop_arguments()
             self._clean_blobs()
             self.kept_bytes = 0
             self.pace.committed(command.data["pause"])
@@ -801,6 +819,18 @@ class Driver:
                 self.keeper.committed()
             elif command.kind in ("failed", "stopped"):
                 self.keeper.end(self.master.error)
+
+    def _drop_arguments(self) -> None:
+        """Leave out what will not be injected again; of that, the ranks' snapshots have the rest.
+
+        Neither this process nor a record nor a store shall keep it as long as its job runs.
+        """
+        for job in self.master.jobs.values():
+            done = job.position < self.master.committed.position
+            if done and any(start.work.data for _, start in job.starts):
+                job.starts = tuple(
+                    (rank, replace(start, work=start.work.bare())) for rank, start in job.starts
+                )
 
     def _clean_blobs(self) -> None:
         used = {

@@ -140,6 +140,7 @@ class EngineWorker:
         self._link = Link()  # to the master
         self._term = 0  # of the master that this worker listens to
         self._is_heard = False  # it is there, and has welcomed this worker
+        self.masters = 0  # that have: what was told to one only is told to the next
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._to_stop: list[tuple[Runner, int | None, float]] = []  # until they have
         self._closing = False
@@ -202,7 +203,9 @@ class EngineWorker:
             self._outbox.clear()
             me, heard = os.getpid(), self._link.heard
             about = self.engine, me, start_time(me), self._place, self.board.fd
-            hello = wire.Hello(*about, heard)
+            is_told = self._world is not None and not self.link_is_open
+            carries = (self._attempt, self.link is not None) if is_told else None
+            hello = wire.Hello(*about, heard, carries)
             self._outbox.append(wire.encode(hello))
         return socket
 
@@ -221,6 +224,7 @@ class EngineWorker:
         for number, message in self._link.again(heard):
             self._post(number, message)
         self._is_heard = True
+        self.masters += 1
 
     def _take_all(self, socket: zmq.Socket[bytes]) -> None:
         while True:
@@ -578,8 +582,11 @@ class EngineWorker:
             If it never came.
         """
         with self.lock:
-            if not self._blob_arrived.wait_for(lambda: digest in self._blobs, BLOB_TIMEOUT):
-                raise InternalError(f"function {digest.hex()} did not reach engine {self.engine}")
+            waited = 0.0
+            while not self._blob_arrived.wait_for(lambda: digest in self._blobs, 1.0):
+                waited += self._is_heard  # another master sends it
+                if waited >= BLOB_TIMEOUT:
+                    raise InternalError(f"engine {self.engine} has no function {digest.hex()}")
             return self._blobs[digest]
 
     def captured_handles(self, digest: bytes) -> frozenset[int]:

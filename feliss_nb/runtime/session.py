@@ -86,6 +86,12 @@ class BaseSession:
         Of a session that outlives this process: claimed, and this session's from now on.
     found : Found, optional
         What that record has of a session that outlived another process.
+
+    Attributes
+    ----------
+    unnamed : list of Variable
+        Behind `feliss_nb.resume`: the variables without a name that the process before held, in the
+        order in which they were made. Who needs none of them clears the list.
     """
 
     def __init__(
@@ -105,6 +111,8 @@ class BaseSession:
         self.copies = settings.copies
         self._capture = settings.capture
         self.events = EventLog()
+        if found is not None and record is not None:
+            self.events.go_on(record.directory, time.time() - found.notes["about"]["since"])
         self._cluster = cluster
         self._process = os.getpid()
         self._stopped = False
@@ -114,6 +122,7 @@ class BaseSession:
         self._handles: weakref.WeakValueDictionary[int, Variable] = weakref.WeakValueDictionary()
         self._names: dict[str, Variable] = {}
         self._jobs: weakref.WeakValueDictionary[int, Job] = weakref.WeakValueDictionary()
+        self.unnamed: list[Variable] = []
         master = Master(settings.copies, settings.replace and cluster.own, settings.losses)
         master.capture = settings.capture
         seat = Seat(master) if found is None else found.seat
@@ -219,6 +228,12 @@ class BaseSession:
             driver.run_soon(partial(driver.note, key, value))
         driver.run_soon(lambda: driver.write_down(done))
         self._result(done, "the session's record")
+        self._keep_events()
+
+    def _keep_events(self) -> None:
+        record = self._driver.record
+        assert record is not None
+        self.events.keep(record.directory, record.term)
 
     def _bound(self) -> dict[str, tuple[int, bool]]:
         return {name: (found.variable, found.records) for name, found in self._names.items()}
@@ -235,8 +250,14 @@ class BaseSession:
         }
         if driver.keeper is not None:
             driver.keeper.names.update(names)
-        self._adopt(variables, master.jobs, names)
-        held = frozenset(number for number, _ in names.values())
+        self._keep_events()
+        unnamed = {
+            key[1]: records
+            for key, records in found.notes.items()
+            if key[0] == "unnamed" and key[1] in variables.held
+        }
+        self._adopt(variables, master.jobs, names, unnamed)
+        held = frozenset([*unnamed, *(number for number, _ in names.values())])
         met: Future[None] = Future()
         missing = about["engines"] - len(master.engines) if master.replace else 0
         driver.run_soon(lambda: driver.take_over(found, held, missing, met))
@@ -282,6 +303,7 @@ class BaseSession:
                 self._cluster.stop()
                 if self._driver.keeper is not None:
                     self._driver.keeper.join()
+                self.events.close()
                 if record is not None:
                     record.remove()
                 self._names.clear()
@@ -299,6 +321,7 @@ class BaseSession:
 
     def _let_go(self) -> None:
         self._driver.leave()
+        self.events.close()
         self._cluster.leave()
         if self._driver.keeper is not None:
             self._driver.keeper.end()
@@ -382,10 +405,14 @@ class BaseSession:
 
     def adopt(self, record: MasterRecord) -> None:
         """Hold what a checkpoint of another session has: its jobs, and its variables by name."""
-        self._adopt(record.image.variables, record.image.jobs, record.names)
+        self._adopt(record.image.variables, record.image.jobs, record.names, {})
 
     def _adopt(
-        self, known: Variables, jobs: Mapping[int, CoreJob], names: Mapping[str, tuple[int, bool]]
+        self,
+        known: Variables,
+        jobs: Mapping[int, CoreJob],
+        names: Mapping[str, tuple[int, bool]],
+        unnamed: Mapping[int, bool],
     ) -> None:
         global _variables
         filling = {number for state in jobs.values() for number in state.outputs}
@@ -402,6 +429,10 @@ class BaseSession:
         for name, (number, records) in names.items():
             variable = self._names[name] = self._bind(number, records, name)
             variable.job = filled.get(number)
+        for number, records in unnamed.items():
+            variable = self._bind(number, records)
+            variable.job = filled.get(number)
+            self.unnamed.append(variable)
         self._driver.tell_names({number: name for name, (number, _) in names.items()})
 
     def _arrived(self, number: int, records: bool) -> Variable:
@@ -415,7 +446,7 @@ class BaseSession:
     def released(self, variable: int) -> None:
         """Note that the notebook has dropped a variable's handle. Any thread may call it."""
         if not self._stopped:
-            self._driver.post(m.Release(variable))
+            self._driver.run_soon(lambda: self._driver.release(variable))
 
     def submit(
         self,
@@ -464,11 +495,12 @@ class BaseSession:
         event = m.Submit(token, label, start, numbers, packed.handles, internal, gang, timeout)
 
         named = {o.name: (o.variable, o.records) for o in outputs if o.name is not None}
+        unnamed = {o.variable: o.records for o in outputs if o.name is None}
 
         def submit() -> None:
             self._driver.kept_bytes += packed.nbytes
             token.add_done_callback(self._register(job))
-            self._driver.submit(event, packed.blobs, named)
+            self._driver.submit(event, packed.blobs, named, unnamed)
 
         for output in outputs:
             output.job = job

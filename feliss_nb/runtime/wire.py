@@ -48,6 +48,10 @@ class Parcel:
         """Bytes of the arguments."""
         return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
+    def bare(self) -> Parcel:
+        """Return it without the arguments."""
+        return Parcel(self.root, b"", (), self.digests, self.reaches)
+
     def __reduce__(self) -> tuple[Any, ...]:
         buffers = tuple(pickle.PickleBuffer(buffer) for buffer in self.buffers)
         return Parcel, (self.root, self.data, buffers, self.digests, self.reaches)
@@ -130,6 +134,8 @@ class Hello:
         Its file of what runs there.
     heard : int
         The number of the last message that it has heard; see `core.seat`.
+    carries : (int, bool) or None
+        The last rollback that it was told the carrier for, and whether that is MPI.
     """
 
     engine: str
@@ -138,6 +144,7 @@ class Hello:
     place: Place | None = None
     board: int = -1
     heard: int = 0
+    carries: tuple[int, bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
