@@ -71,7 +71,7 @@ class Linking:
         self.settled.set()
 
     def take_over(self, attempt: int) -> None:
-        """Go on for a process that has ended. What carries now goes on; later epochs use sockets."""
+        """Go on for a process that has ended: what carries now stays, later epochs use sockets."""
         self._is_taken, self._attempt = True, attempt
         self.settled.clear()
 

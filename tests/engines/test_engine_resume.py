@@ -136,7 +136,10 @@ def test_a_job_goes_on_without_its_notebook_and_nothing_is_set_back(
         assert session["total"].partitions() == RESULT
         assert session["text"].partitions() == ["kept"] * 2
         assert [job.state for job in session.jobs if job.label == "count"] == ["done"] * 2
-        assert not session.events.of_kind("recovering")
+        assert not session.events.of_kind("recovered")
+        # What the process before saw is told too.
+        kinds = [event.kind for event in session.events]
+        assert kinds.index("started") < kinds.index("job-submitted") < kinds.index("resumed")
         # It is a session like others: losses, checkpoints, submissions.
         session.checkpoint(PATIENCE)
         session.kill(1, wait=True)
@@ -256,11 +259,65 @@ def test_a_program_that_ends_leaves_its_named_session(script: Any) -> None:
     text = """
         import feliss_nb as feliss
         session = feliss.start(workers=1, name="eight", checkpoint_every=None)
-        session.scatter([1, 2, 3], name="numbers").wait()
+        numbers = session.scatter([1, 2, 3], name="numbers")
+        dropped = session.map(lambda n: -n, numbers)
+        del dropped
+        squares = session.map(lambda n: n * n, numbers)
+        values = session.apply(lambda: "value")
+        squares.wait()
     """
     script(text)
     with feliss.resume("eight") as session:
         assert session["numbers"].collect() == [1, 2, 3]
+        assert [variable.collect() for variable in session.unnamed] == [[1, 4, 9], ["value"]]
+        session.unnamed.clear()
+        session._leave()
+    with feliss.resume("eight") as session:
+        assert session.unnamed == []
+        assert list(session.variables) == ["numbers"]
+
+
+#: A continuation that kills its engine twice, waits, and would do so again.
+POISON = """
+    import os, signal, sys, time
+    import feliss_nb as feliss
+
+    def die(folder, text):
+        for flag in ("first", "second"):
+            if not os.path.exists(f"{folder}/{flag}"):
+                open(f"{folder}/{flag}", "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+        open(f"{folder}/third", "w").close()
+        while not os.path.exists(f"{folder}/go"):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    session = feliss.start(workers=2, spares=1, name="nine", continuation_timeout=30.0)
+    job = session.put(die, sys.argv[1], "a text", rank=0)
+    print("submitted", flush=True)
+    session.wait()
+"""
+
+
+def test_what_kills_its_engines_is_counted_from_process_to_process(
+    launch: Launch, flags: Any
+) -> None:
+    process = launch(POISON, str(flags.folder))
+    flags.wait("third")
+    kill(process)
+    with feliss.resume("nine") as session:
+        assert session.set_aside == []
+        flags.set("go")
+        with pytest.raises(errors.PoisonError, match=r"die\(.*'a text'\) on rank 0"):
+            session.wait(PATIENCE)
+        # For the next process too.
+        session._leave()
+    with feliss.resume("nine") as session:
+        [kept] = session.set_aside
+        assert (kept.name, kept.rank, kept.losses, kept.args[1]) == ("die", 0, 3, "a text")
+        assert session._driver.timeout == 30.0
+        assert [job.state for job in session.jobs if job.label == "die"] == ["failed"]
+        assert session.apply(abs, -1).collect() == [1, 1]
 
 
 def test_the_examples_of_the_manual_run_as_they_stand(script: Any) -> None:

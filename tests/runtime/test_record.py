@@ -14,7 +14,8 @@ from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
 from feliss_nb.core.seat import Seat
 from feliss_nb.errors import CorruptSnapshot, SessionTaken, StoreError, UsageError
-from feliss_nb.runtime import record, wire
+from feliss_nb.runtime import events, record, wire
+from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.record import Record
 
 
@@ -187,3 +188,31 @@ def test_what_is_no_name_is_refused(name: Any) -> None:
 def test_there_is_nothing_to_take() -> None:
     with pytest.raises(UsageError, match=r"no session named 'mine'.*there are none"):
         record.take("mine", force=False)
+
+
+def test_events_go_from_process_to_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = EventLog()
+    first.add("started", routes={0: "1", 1: "2"})
+    first.keep(tmp_path, 1)
+    first.add("lost", ranks={1, 0}, error=ValueError("an error"))
+    with open(tmp_path / "events-1", "a") as file:
+        file.write('["cut sho')  # it ended while it wrote
+    second = EventLog()
+    second.go_on(tmp_path, 100.0)
+    assert [event.kind for event in second] == ["started", "lost"]
+    assert second[0].routes == {0: "1", 1: "2"}
+    assert second[1].data == {"ranks": [0, 1], "error": "an error"}
+    assert second.add("resumed").at >= 100.0
+    second.keep(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["events-2"]
+    # It does not grow for ever.
+    monkeypatch.setattr(events, "LARGEST", 1000)
+    monkeypatch.setattr(events, "KEPT", 5)
+    second.keep(tmp_path, 2)
+    for number in range(100):
+        second.add("mapped", number=number)
+    assert (tmp_path / "events-2").stat().st_size < 2000
+    second.close()
+    third = EventLog()
+    third.go_on(tmp_path, 0.0)
+    assert third[-1].number == 99
