@@ -25,7 +25,7 @@ from feliss_nb import errors
 from feliss_nb.errors import FelissError
 from feliss_nb.faults import Fault, FaultPlan
 from feliss_nb.models.mpi import MPI
-from feliss_nb.models.session import Session, attach, checkpoints, restore, start
+from feliss_nb.models.session import Session, attach, checkpoints, restore, resume, sessions, start
 from feliss_nb.notebook.progress import Progress as _Progress
 from feliss_nb.runtime import Checkpoint, Event, Here, Job, Status, Variable, continuation, here
 from feliss_nb.runtime.waiting import show_with as _show_with
@@ -52,6 +52,8 @@ __all__ = [
     "errors",
     "here",
     "restore",
+    "resume",
+    "sessions",
     "start",
 ]
 

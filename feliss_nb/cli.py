@@ -65,6 +65,17 @@ def make_parser() -> argparse.ArgumentParser:
         "feliss_nb.lab.demo:main",
     )
     demo.add_argument("--picture", metavar="FILE", help="draw the time line (.svg or .png)")
+    where = "feliss_nb.notebook.terminal"
+    leaf(commands, "sessions", "list the named sessions that are alive", f"{where}:sessions")
+    text = "kill the engine that hosts a rank of a named session (SIGKILL), also from outside"
+    kill = leaf(commands, "kill", text, f"{where}:kill")
+    kill.add_argument("name", metavar="NAME", help="the session")
+    kill.add_argument("rank", metavar="RANK", type=int, help="the rank")
+    text = "end a named session whose process is gone"
+    end = leaf(commands, "stop", text, f"{where}:stop")
+    end.add_argument("name", metavar="NAME", help="the session")
+    text = "remove what ended sessions have left behind"
+    leaf(commands, "clean", text, f"{where}:clean")
     text = "measure, with a target where there is one"
     bench = commands.add_parser("bench", help=text, description=text, allow_abbrev=False)
     names = bench.add_subparsers(metavar="BENCHMARK", title="benchmarks", required=True)

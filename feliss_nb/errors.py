@@ -20,6 +20,10 @@ class SessionClosed(UsageError):
     """The session was stopped; start another."""
 
 
+class SessionTaken(SessionClosed):
+    """Another process has taken the session's master's place; this one has no say any more."""
+
+
 class NotReadyError(UsageError):
     """A continuation reads a variable that has no partition on its rank yet.
 

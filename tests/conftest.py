@@ -66,6 +66,14 @@ def descendants(mark: str) -> dict[int, str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the named sessions of this run keep their records: not where the user's are."""
+    place = tmp_path_factory.mktemp("state")
+    os.environ["FELISS_NB_STATE"] = str(place)
+    return place
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_process_left() -> Iterator[None]:
     """After the last test, no engine, nanny or controller that a test started is alive."""
     mark = uuid.uuid4().hex

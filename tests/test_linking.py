@@ -182,3 +182,29 @@ def test_worlds_that_cannot_be_used(places: Any, why: str) -> None:
 
 def test_a_part_of_a_world_that_is_up_will_do() -> None:
     linked(world(2, size=3, up=True), "a", "b")
+
+
+def test_another_process_learns_what_carries() -> None:
+    scene = Scene({})
+    scene.linking.take_over(3)
+    assert not scene.linking.settled.is_set()
+    for engine, place in world(2).items():
+        scene.linking.joined(engine, place, (3, True) if engine == "a" else None)
+    scene.linking.met()
+    carrier = wire.Carrier(3, True)
+    assert (scene.sent, scene.linking.carrier) == ([("a", carrier), ("b", carrier)], "MPI")
+    # Behind a loss, sockets.
+    scene.lose("b")
+    assert scene.roll_back(4, "a", "a") == [("a", wire.Carrier(4, False))]
+    assert scene.linking.carrier == f"sockets: {linking.TAKEN}"
+
+
+def test_what_was_not_decided_by_the_process_before_is_not_mpi() -> None:
+    scene = Scene({})
+    scene.linking.take_over(3)
+    for engine, place in world(2).items():
+        scene.linking.joined(engine, place, None if engine == "a" else (2, True))
+    scene.linking.met()
+    assert scene.sent == [("a", wire.Carrier(3, False)), ("b", wire.Carrier(3, False))]
+    scene.linking.joined("c", wire.Place("w", 2, 3, True, ""))
+    assert scene.sent[-1] == ("c", wire.Carrier(3, False))

@@ -176,6 +176,12 @@ class Checkpoints:
         if self.pending is not None:
             self.pending.tokens = [t for t in self.pending.tokens if t != token]
 
+    def forget_who_asked(self) -> None:
+        """Nobody waits any more."""
+        self.wanted = []
+        if self.pending is not None:
+            self.pending.tokens = []
+
     def give_up(self) -> list[Any]:
         """No checkpoint will be taken any more: return the tokens of all who asked."""
         pending = self.pending.tokens if self.pending is not None else []

@@ -17,9 +17,6 @@ from feliss_nb.core.variables import Variables
 if TYPE_CHECKING:
     from feliss_nb.core.ledger import Ledger
 
-# Told of a fetch whose notebook has gone: nobody compares what a replay gives.
-_CALLED_OFF = "cancelled"
-
 
 @dataclass(frozen=True, slots=True)
 class MasterImage:
@@ -106,9 +103,4 @@ def adopt(ledger: Ledger, image: MasterImage, held: frozenset[int]) -> None:
     ledger.jobs = image.jobs
     ledger.busy = {job.id: job for job in image.jobs.values() if not job.quiet}
     ledger.variables = image.variables
-    for variable in ledger.variables.held - held:
-        ledger.variables.release(variable)
-    for job in image.jobs.values():
-        if job.internal and not job.ended:
-            job.delivered, job.expected = True, (_CALLED_OFF, {})
-            ledger.cancel(job.id)
+    ledger.take_over(held)

@@ -23,6 +23,9 @@ from feliss_nb.errors import InternalError, ReplayDiverged
 
 Commands = list[Any]
 
+# Told of a fetch whose notebook has gone: nobody compares what a replay gives.
+_CALLED_OFF = "cancelled"
+
 
 class Ledger:
     """Jobs, log, waits and variables, as the master keeps them.
@@ -79,6 +82,16 @@ class Ledger:
             return
         job.cancelled_at = self.log.end
         self.log.append(Entry("cancel", job=number))
+
+    def take_over(self, held: frozenset[int]) -> None:
+        """Another notebook goes on, which holds these variables: fetches and waits are nobody's."""
+        self.waits = []
+        for variable in self.variables.held - held:
+            self.variables.release(variable)
+        for job in self.jobs.values():
+            if job.internal and not job.delivered:
+                job.delivered, job.expected = True, (_CALLED_OFF, {})
+                self.cancel(job.id)  # where it runs
 
     # ------------------------------------------------------------ the log
 

@@ -234,6 +234,18 @@ class Master:
     def _compared(self, event: m.Compared) -> Commands:
         return self.ledger.compared(event)
 
+    def _use_capture(self, event: m.UseCapture) -> Commands:
+        self.capture = event.capture
+        return []
+
+    def _take_over(self, event: m.TakeOver) -> Commands:
+        if self.state in _OVER:
+            return []
+        self.protect_waits = []
+        self.checkpoints.forget_who_asked()
+        self.ledger.take_over(event.held)
+        return []
+
     # ------------------------------------------------------------ checkpoints
 
     def _begun(self, engine: m.Engine, message: m.Begun) -> Commands:
@@ -394,6 +406,14 @@ class Master:
             for one in self.poison.lost(lost.running, is_last)
         ]
 
+    def _set_aside(self, engine: m.Engine, message: m.SetAside) -> Commands:
+        self.poison.set_aside[message.id] = message
+        return []
+
+    def _link_broken(self, engine: m.Engine, message: m.LinkBroken) -> Commands:
+        why = f"messages that it sent to engine {engine} were lost on the way"
+        return self._suspect(m.EngineSuspect(message.engine, why))
+
     def _roll_back(self) -> Commands:
         """Stand every rank up from the committed checkpoint, under the next epoch."""
         committed, fleet = self.committed, self.fleet
@@ -521,6 +541,8 @@ _EVENTS: dict[type, Any] = {
     m.EngineLost: Master._lost,
     m.NotReplaced: Master._not_replaced,
     m.Compared: Master._compared,
+    m.UseCapture: Master._use_capture,
+    m.TakeOver: Master._take_over,
     m.Stop: Master._stop,
 }
 
@@ -534,6 +556,8 @@ _MESSAGES: dict[type, Any] = {
     m.Absent: Master._absent,
     m.CaptureFailed: Master._capture_failed,
     m.CaptureLost: Master._capture_lost,
+    m.SetAside: Master._set_aside,
+    m.LinkBroken: Master._link_broken,
 }
 
 _FROM_RANKS: dict[type, Any] = {  # they count in the epoch that they were sent in only

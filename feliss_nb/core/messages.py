@@ -307,6 +307,40 @@ class Failed:
     error: Any
 
 
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A continuation did not run, since it must not any more: see `poison`.
+
+    Parameters
+    ----------
+    id : bytes
+        Its identity, or its record's.
+    job, rank, losses : int
+        Of what job, where, and how many engines were lost with it.
+    function : str
+        Its name.
+    record : str or None
+        The record at hand.
+    call : object
+        The function and its arguments, packed, or why they cannot travel: the runtime's.
+    """
+
+    id: bytes
+    job: int
+    rank: int
+    losses: int
+    function: str
+    record: str | None
+    call: Any
+
+
+@dataclass(frozen=True, slots=True)
+class LinkBroken:
+    """Messages that this engine was sent by another are lost."""
+
+    engine: Engine
+
+
 # ---------------------------------------------------------------- notebook -> master
 
 
@@ -449,6 +483,26 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class UseCapture:
+    """Take the next checkpoint in the way that the runtime calls by this name."""
+
+    capture: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Another notebook goes on: what the one before waited for and fetched concerns nobody now.
+
+    Parameters
+    ----------
+    held : frozenset of int
+        The variables that it holds.
+    """
+
+    held: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The session ends."""
 
@@ -489,6 +543,15 @@ class ToEngine:
     """Send to an engine."""
 
     engine: Engine
+    message: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send to an engine, under this number of its link."""
+
+    engine: Engine
+    number: int
     message: Any
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from feliss_nb.core.messages import Running
+from feliss_nb.core.messages import Running, SetAside
 
 
 class Poison:
@@ -28,11 +28,14 @@ class Poison:
     ----------
     poisoned : dict of bytes to int
         What must not run any more, and how many engines were lost with it.
+    set_aside : dict of bytes to SetAside
+        What of it was not run, for the notebook to look at.
     """
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.poisoned: dict[bytes, int] = {}
+        self.set_aside: dict[bytes, SetAside] = {}
         self._losses: dict[Running, int] = {}
 
     def lost(self, running: Iterable[Running], is_last: bool) -> list[Running]:

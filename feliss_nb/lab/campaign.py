@@ -24,7 +24,8 @@ MOST = 60_000
 
 #: What happens besides the plan.
 FAULTS = tuple(
-    "host host host any two suspect join capture keep send checkpoint checkpoint".split()
+    "host host host any two suspect join capture keep send checkpoint checkpoint "
+    "master master".split()
 )
 #: Kinds of faults of random plans.
 KINDS = ("kill", "kill", "kill", *(kind for kind in FAULT_KINDS if kind not in SKIPPED))
@@ -105,7 +106,8 @@ def inject(sim: Simulation, kind: str, which: int) -> None:
         ``host`` kills the engine of a rank, ``any`` any engine, ``two`` both at once; ``suspect``
         lets an engine miss its beats, ``join`` lets a new one join, ``capture`` and ``keep`` let
         the next one fail, ``send`` lets the next who is to send a snapshot have lost it,
-        ``checkpoint`` asks for a checkpoint.
+        ``checkpoint`` asks for a checkpoint; ``master`` lets another master take the place of this
+        one, now or in the middle of what its next event leads to.
     which : int
         Which rank or engine, modulo their number.
     """
@@ -122,6 +124,8 @@ def inject(sim: Simulation, kind: str, which: int) -> None:
         sim.fail_next(kind)
     elif kind == "checkpoint":
         sim.ask(m.TakeCheckpoint)
+    elif kind == "master":
+        sim.replace_master(which // 2 if which % 2 else None)
 
 
 def undisturbed(workers: int, program: list[Any]) -> list[Any]:
@@ -157,7 +161,7 @@ def play(seed: int, check_every: int = 10, most: int = 6) -> Played:
     """
     rng = random.Random(seed)
     program, world = random_program(rng, most), random_world(rng)
-    sim = Simulation(seed, **world, check_every=check_every)
+    sim = Simulation(seed, **world, check_every=check_every, record=True)
     sim.submit(program)
     faults: Counter[str] = Counter()
     injection = sim.inject(random_plan(rng))

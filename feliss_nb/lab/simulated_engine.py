@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from feliss_nb.core import messages as m
 from feliss_nb.core.ids import child_id
 from feliss_nb.core.rank import Rank
+from feliss_nb.core.seat import Link
 from feliss_nb.core.worker import Worker
 from feliss_nb.lab.simulated_programs import BODIES, Failure, Here, refs
 
@@ -73,6 +74,7 @@ class SimulatedEngine:
         self.still_until = 0.0  # nothing happens here before
         self.slow_until, self.factor = 0.0, 1.0
         self.worker = Worker(name)
+        self.link = Link()  # to the master
         self.runners: dict[int, Runner] = {}
         self.captures: dict[tuple[int, int], Shard] = {}
         self.store: dict[tuple[int, int], Shard] = {}

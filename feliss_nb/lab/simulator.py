@@ -13,15 +13,21 @@ repeats exactly::
     sim.check_invariants()       # also done after every event
 
 The notebook's program is a list of the calls of `simulated_programs.Notebook`.
+
+With ``record=True`` what the master is given is kept, and `replace_master` lets it die: what is
+under way to it, and a part of what it has sent, is lost with it, and another goes on from the
+record.
 """
 
 from __future__ import annotations
 
+import copy
 import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -29,6 +35,7 @@ from feliss_nb.core import messages as m
 from feliss_nb.core.image import MasterImage
 from feliss_nb.core.master import Master
 from feliss_nb.core.placement import spread
+from feliss_nb.core.seat import Seat
 from feliss_nb.errors import FelissError, InternalError
 from feliss_nb.faults import FaultPlan
 from feliss_nb.lab import simulator_checks as checks
@@ -51,6 +58,7 @@ class Parcel:
     kind: str
     content: Any
     lost: bool = False
+    term: int = 0
 
 
 @dataclass(slots=True)
@@ -82,6 +90,8 @@ class Simulation:
         Check the invariants after this many events; 0: never.
     origin : (MasterImage, list of Shard), optional
         A checkpoint of another simulation to go on from, with as many ranks as that had.
+    record : bool
+        Keep what another master needs to go on: see `replace_master`.
     """
 
     def __init__(
@@ -98,13 +108,19 @@ class Simulation:
         checkpoint_every: float | None = None,
         check_every: int = 1,
         origin: tuple[MasterImage, list[Shard]] | None = None,
+        record: bool = False,
     ) -> None:
         self.rng = random.Random(seed)
         self.size, self.delay, self.detection = workers, delay, detection
         self.replacements = replacements
         self.checkpoint_every, self.check_every = checkpoint_every, check_every
         self.now, self.events = 0.0, 0
-        self.master = Master(copies=copies, replace=replace)
+        self.seat = Seat(Master(copies=copies, replace=replace))
+        self.term = 0  # counts the masters
+        self.connected: dict[str, int] = {}  # an engine -> the term of its master
+        self._record: list[tuple[Any, ...]] | None = [] if record else None
+        self._image = copy.deepcopy(self.seat)  # what the record begins with
+        self._most: int | None = None  # commands until the master dies in the middle of them
         self.engines: dict[str, SimulatedEngine] = {}
         self.links: dict[tuple[str, str, str], deque[Parcel]] = {}
         self.network = FaultyNetwork(self)
@@ -147,6 +163,11 @@ class Simulation:
             engine.execute(engine.worker.stored(*key))
         self.tell(m.StartFrom(engines, image, routes, frozenset(image.variables.held)))
 
+    @property
+    def master(self) -> Master:
+        """The machine of the master that lives."""
+        return self.seat.master
+
     # ------------------------------------------------------------ the notebook
 
     def submit(self, ops: Iterable[tuple[Any, ...]]) -> Notebook:
@@ -176,7 +197,12 @@ class Simulation:
         self._send("control", NOTEBOOK, MASTER, Parcel(act, "event", event))
 
     def _with_master(self, event: Any) -> Callable[[], None]:
-        return lambda: self.execute(self.master.handle(event))
+        def act() -> None:
+            if self._record is not None:
+                self._record.append(("event", copy.deepcopy(event)))
+            self.execute(self.seat.handle(event))
+
+        return act
 
     def _go_on(self, asker: Asks, value: Any, error: Exception | None) -> None:
         try:
@@ -246,6 +272,67 @@ class Simulation:
         """Let an engine miss its beats; it goes on until it is fenced."""
         self._with_master(m.EngineSuspect(engine, "it misses its beats"))()
 
+    def replace_master(self, most: int | None = None) -> None:
+        """Let the master die, and another go on from its record.
+
+        Parameters
+        ----------
+        most : int, optional
+            It dies when it has done so many of the commands that its next event leads to.
+        """
+        if self._record is None:
+            raise InternalError("nothing was recorded")
+        if most is None:
+            self._replace_master()
+        else:
+            self._most = most
+
+    def _replace_master(self) -> None:
+        self.log.append((self.now, "another master", self.term + 1))
+        for (plane, source, target), parcels in self.links.items():
+            if plane != "control" or source == NOTEBOOK:
+                continue
+            gone = 0 if target == MASTER else self.rng.randint(0, len(parcels))
+            for parcel in list(parcels)[gone:]:
+                parcel.lost = True
+        before, self.seat = self.seat, copy.deepcopy(self._image)
+        self.term += 1
+        commands: list[Any] = []
+        for kind, *what in copy.deepcopy(self._record or []):
+            commands += self.seat.handle(*what) if kind == "event" else self.seat.hear(*what)
+        checks.check_replay(before, self.seat)
+        if self.rng.random() < 0.5:  # the record begins anew now and then
+            self._image, self._record = copy.deepcopy(self.seat), []
+        for command in commands:
+            if isinstance(command, m.Answer) and command.token not in self.answered:
+                self._answer(command)
+            elif isinstance(command, m.Compare):
+                self._compare(command)
+        for job in self.master.jobs:
+            self._job_changed(m.JobChanged(job))
+        for engine in self.master.fleet.suspects:
+            self._fence(m.Fence(engine))
+        for name in self.engines:
+            self.after(self.rng.random() * self.delay, partial(self._meet, name))
+
+    def _meet(self, name: str) -> None:
+        """Let an engine meet the master of now: each tells what it has heard."""
+        engine = self.engines[name]
+        if not engine.alive or self.connected[name] == self.term:
+            return
+        for key in (("control", name, MASTER), ("control", MASTER, name)):
+            for parcel in self.links.get(key, ()):
+                if parcel.term < self.term:
+                    parcel.lost = True
+        self.connected[name] = self.term
+        if name in self.master.gone:
+            return
+        mine = self.seat.link(name)
+        for number, message in mine.again(engine.link.heard):
+            self._to_engine(m.Send(name, number, message))
+        for number, message in engine.link.again(mine.heard):
+            self._post(name, number, message)
+
     def join(self) -> str:
         """Let a new engine join; return its name."""
         engine = self._new_engine()
@@ -279,6 +366,7 @@ class Simulation:
     def _new_engine(self) -> str:
         name = f"e{next(self._names)}"
         self.engines[name] = SimulatedEngine(name, self)
+        self.connected[name] = self.term
         return name
 
     # ------------------------------------------------------------ network and clock
@@ -292,11 +380,21 @@ class Simulation:
 
     def to_master(self, source: str, message: Any) -> None:
         """Send a worker's message to the master."""
+        number = self.engines[source].link.keep(message)
+        if self.connected[source] == self.term:
+            self._post(source, number, message)
+
+    def _post(self, source: str, number: int, message: Any) -> None:
+        heard = self.engines[source].link.heard
 
         def act() -> None:
-            self.execute(self.master.hear(source, message))
+            if self.seat.is_new(source, number):
+                self.seat.link(source).acknowledged(heard)
+                if self._record is not None:
+                    self._record.append(("message", source, copy.deepcopy(message), number))
+                self.execute(self.seat.hear(source, message, number))
 
-        self._send("control", source, MASTER, Parcel(act, "message", message))
+        self._send("control", source, MASTER, Parcel(act, "message", message, term=self.term))
 
     def to_peer(self, source: str, target: str, kind: str, content: tuple[Any, ...]) -> None:
         """Send something from engine to engine."""
@@ -376,17 +474,32 @@ class Simulation:
 
     def execute(self, commands: list[Any]) -> None:
         """Do what the master says."""
+        if self._most is not None:  # it dies before it has done all of this
+            commands, undone = commands[: self._most], commands[self._most :]
+            self._most = None
+            for command in commands:
+                _COMMANDS[type(command)](self, command)
+            self._replace_master()
+            for command in undone:  # the next one sees which engines have not come
+                if isinstance(command, m.Replace):
+                    self._replace(command)
+            return
         for command in commands:
             _COMMANDS[type(command)](self, command)
 
-    def _to_engine(self, command: m.ToEngine) -> None:
-        engine, message = self.engines[command.engine], command.message
+    def _to_engine(self, command: m.Send) -> None:
+        engine, number, message = self.engines[command.engine], command.number, command.message
+        if self.connected[engine.name] != self.term:
+            return  # it is sent when they have met
+        heard = self.seat.link(engine.name).heard
 
         def act() -> None:
-            if engine.alive:
+            if engine.alive and engine.link.is_new(number):
+                engine.link.heard = number
+                engine.link.acknowledged(heard)
                 engine.hear(message)
 
-        self._send("control", MASTER, engine.name, Parcel(act, "order", message))
+        self._send("control", MASTER, engine.name, Parcel(act, "order", message, term=self.term))
 
     def _answer(self, command: m.Answer) -> None:
         token = command.token
@@ -439,7 +552,7 @@ def void(value: Any) -> None:
 
 
 _COMMANDS: dict[type, Any] = {
-    m.ToEngine: Simulation._to_engine,
+    m.Send: Simulation._to_engine,
     m.Answer: Simulation._answer,
     m.JobChanged: Simulation._job_changed,
     m.Log: Simulation._note,

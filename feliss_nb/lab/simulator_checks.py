@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
+from feliss_nb.core.seat import Seat
 from feliss_nb.errors import InternalError, LossError
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def under_way(sim: Simulation) -> Iterator[tuple[int, int, m.Continuation]]:
 def injected(sim: Simulation) -> Iterator[m.Continuation]:
     """Yield the starts that are under way to their rank, in the live epoch."""
     for engine in sim.master.engines:
-        orders = [p.content for p in sim.links.get(("control", "master", engine), ())]
+        way = sim.links.get(("control", "master", engine), ())
+        orders = [parcel.content for parcel in way if not parcel.lost]
         for at, order in enumerate(orders):
             stale = any(isinstance(later, m.Rollback) for later in orders[at:])
             if isinstance(order, m.Inject) and not stale:
@@ -123,6 +125,32 @@ def check_wait(sim: Simulation, wait: m.Wait) -> None:
                 raise InternalError(f"wait() ended with a continuation of {continuation.job} alive")
 
 
+def check_replay(before: Seat, after: Seat) -> None:
+    """Check that a replay of the record gives the master that had it."""
+    for one, other in ((before, after), (before.master, after.master)):
+        for name, value in vars(one).items():
+            if name not in ("master", "links") and _shown(value) != _shown(vars(other)[name]):
+                raise InternalError(f"a replay gives another {name}: {vars(other)[name]}, {value}")
+    for engine, link in before.links.items():
+        again = after.link(engine)
+        if (again.sent, again.heard) != (link.sent, link.heard):
+            raise InternalError(f"a replay gives another link to {engine}: {again}, {link}")
+
+
+def _shown(value: Any) -> Any:
+    """Return what is in a part of a machine, for a comparison."""
+    if isinstance(value, dict):
+        return {key: _shown(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | deque):
+        return [_shown(inner) for inner in value]
+    if isinstance(value, set | frozenset | int | str | bytes | float | None):
+        return value
+    if isinstance(value, BaseException):
+        return repr(value)
+    names = getattr(type(value), "__slots__", None) or vars(value)
+    return type(value).__name__, [(name, _shown(getattr(value, name))) for name in names]
+
+
 def check_commit(sim: Simulation) -> list[Shard]:
     """Check that the checkpoint just committed is a consistent cut; return its snapshots."""
     master = sim.master
@@ -177,10 +205,10 @@ def check_loss(sim: Simulation) -> None:
             and (master.committed.id == 0 or _has(sim.engines[name], master.committed.id, rank))
         ]
         told = [
-            parcel.content.rank
+            message.rank
             for name in keepers
-            for parcel in sim.links.get(("control", name, "master"), ())
-            if isinstance(parcel.content, m.Stored)
+            for number, message in sim.engines[name].link.kept
+            if isinstance(message, m.Stored) and number > sim.seat.link(name).heard
         ]
         if not keepers or (rank in told and not master.committed.shards.get(rank)):
             return

@@ -131,6 +131,7 @@ _WORDS: dict[str, Callable[[Event], Line | None]] = {
     "recovering": _recovering,
     "loaded": _loaded,
     "recovered": _words("master", "every rank runs again, in epoch {epoch}"),
+    "resumed": _words("master", "another process has the master's place (term {term})"),
     "protected": _words("master", "every snapshot has its copies again"),
     "no-replacement": _words("master", "the lost engine was not replaced: {error}"),
     "failed": _words("master", "the session cannot go on: {error}"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from feliss_nb.errors import UsageError
+import cloudpickle
+
+from feliss_nb.errors import LossError, StoreWarning, UsageError
 from feliss_nb.models import mapreduce
 from feliss_nb.models.mpi import explain_deadlock
 from feliss_nb.models.mpi.spmd import spmd
@@ -16,15 +19,24 @@ from feliss_nb.runtime import (
     Every,
     OwnCluster,
     Place,
+    Record,
     Settings,
     Store,
     Table,
     Variable,
+    any_engine,
+    begin,
     check_client,
     check_kind,
+    check_seconds,
     claim_new,
     claim_origin,
+    clear,
+    give_back,
     list_place,
+    list_sessions,
+    read,
+    take,
 )
 
 #: How many checkpoints stay on a store, unless told otherwise.
@@ -128,7 +140,8 @@ def start(
     spares : int
         Engines that wait to take a lost one's place.
     name : str, optional
-        What to call the session.
+        What to call the session. One with a name outlives this process: see `resume`. It ends with
+        `Session.stop`, or at the end of its ``with`` block.
     copies : int
         How many other engines keep each rank's snapshot.
     replace : bool
@@ -184,8 +197,8 @@ def start(
     )
     _check(settings)
     kind = check_kind(engines)
-    with _claimed(store) as claimed:
-        return Session(OwnCluster(kind), settings, claimed)
+    with _claimed(store) as claimed, _named(name) as record:
+        return Session(OwnCluster(kind), settings, claimed, record=record)
 
 
 def restore(
@@ -223,7 +236,8 @@ def restore(
         The number of a checkpoint: see `checkpoints`. Default: the newest that is not damaged. The
         ones after it are deleted when the first new one is there.
     name : str, optional
-        What to call the session. Default: as before.
+        What to call the session, which outlives this process then: see `resume`. Default: as
+        before, and it ends with this process.
     copies, replace, timeout, engines
         See `start`.
     checkpoint_every, mtbf, keep, capture, losses, continuation_timeout
@@ -261,9 +275,140 @@ def restore(
             settings = dataclasses.replace(settings, name=old)
         if workers is None:
             settings = dataclasses.replace(settings, workers=origin.size)
-        return Session(OwnCluster(kind), settings, origin.store, origin)
+        with _named(name) as record:
+            return Session(OwnCluster(kind), settings, origin.store, origin, record)
     except BaseException:
         origin.store.release()
+        raise
+
+
+def resume(name: str, force: bool = False, timeout: float = 60.0) -> Session:
+    """Go on with a named session whose process has ended, or was killed.
+
+    Nothing is set back: what ran has run on, and goes on. Variables are found by their names
+    (``session["counts"]``), jobs by ``session.jobs``; handles that no name holds are dropped.
+
+    Parameters
+    ----------
+    name : str
+        What `start` was given. `sessions` lists what there is.
+    force : bool
+        Take the session over though its process lives (one that is stopped, say). Whatever is
+        called there from then on raises `feliss_nb.errors.SessionTaken`.
+    timeout : float
+        Seconds until the engines must have answered.
+
+    Raises
+    ------
+    UsageError
+        If there is no such session, or its process lives.
+    LossError
+        If all of its engines have ended, and no store has a checkpoint of it.
+    """
+    check_seconds("timeout=", timeout, above=True)
+    directory, term = take(name, force)
+    try:
+        found = read(directory)
+        if found is None:
+            raise UsageError(
+                f"session {name!r} was killed while it was starting, so there is nothing to go on "
+                "with: start it again"
+            )
+        about = found.notes["about"]
+        store = None if about["store"] is None else cloudpickle.loads(about["store"])
+        if any_engine(found):
+            claimed = _claimed_again(store, name, force)
+            every, mtbf = found.notes.get("pace", (None, None))
+            master = found.seat.master
+            settings = Settings(
+                about["workers"],
+                about["spares"],
+                name,
+                master.copies,
+                master.replace,
+                about["seed"],
+                every,
+                mtbf,
+                timeout,
+                about["keep"],
+                master.capture,
+                master.poison.limit,
+                about["continuation_timeout"],
+            )
+            record = Record(name, directory, term)
+            record.notes = found.notes
+            cluster = OwnCluster.found(about["directories"])
+            if not cluster.has_hub:
+                _warn(
+                    f"the controller of session {name!r} has ended: its engines and their memory "
+                    "were reached without it. What is lost from now on is not replaced, and %px "
+                    "does not work; a checkpoint in a store, and restore(), give both back"
+                )
+            return Session(cluster, settings, claimed, record=record, found=found)
+    except BaseException:
+        give_back(directory, term)
+        raise
+    clear(directory)
+    if store is None:
+        raise LossError(
+            f"all engines of session {name!r} have ended, and it had no store (start(store=)): "
+            "nothing is left of it"
+        )
+    _warn(
+        f"all engines of session {name!r} have ended: it goes on from its last checkpoint on "
+        f"{store!r}"
+    )
+    every, mtbf = found.notes.get("pace", (None, None))
+    return restore(
+        store,
+        workers=about["workers"],
+        spares=about["spares"],
+        name=name,
+        copies=found.seat.master.copies,
+        replace=found.seat.master.replace,
+        checkpoint_every=every,
+        timeout=timeout,
+        mtbf=mtbf,
+        keep=about["keep"],
+        capture=found.seat.master.capture,
+        losses=found.seat.master.poison.limit,
+        continuation_timeout=about["continuation_timeout"],
+    )
+
+
+def _claimed_again(store: Store | None, name: str, force: bool) -> Store | None:
+    if store is not None:
+        try:
+            store.claim()
+        except UsageError:
+            if not force:
+                raise
+            _warn(
+                f"the process that session {name!r} was taken from still has its store: no more "
+                "checkpoints are kept there"
+            )
+            return None
+    return store
+
+
+def _warn(text: str) -> None:
+    warnings.warn(StoreWarning(text), stacklevel=3)
+
+
+def sessions() -> Table:
+    """Return the named sessions of this user that are alive, as a table."""
+    return list_sessions()
+
+
+@contextmanager
+def _named(name: str | None) -> Iterator[Record | None]:
+    """Claim the name of a new session; give it back if there is none in the end."""
+    record = None if name is None else Record(name, *begin(name))
+    try:
+        yield record
+    except BaseException:
+        if record is not None:
+            record.remove()
         raise
 
 

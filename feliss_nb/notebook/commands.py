@@ -80,6 +80,17 @@ _ALL = (
         example="restore kept --workers 2",
     ),
     Subcommand(
+        "resume",
+        "Go on with a named session whose process has ended; its names are bound again.",
+        positional=(Argument("name", "NAME", "what start was given as --name", Kind.WORD),),
+        options=(
+            Argument("force", "", "take it over though its process lives", Kind.FLAG),
+            Argument("timeout", "SECONDS", "until its engines must have answered", Kind.NUMBER),
+        ),
+        example="resume mine",
+    ),
+    Subcommand("sessions", "Show the named sessions that are alive, of every process."),
+    Subcommand(
         "map",
         "Apply a function to every record; returns at once.",
         positional=(_MAP_F, _SOURCE),

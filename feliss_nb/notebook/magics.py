@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from feliss_nb.models.session import Session
 
 _LAST_EVENTS = 50
-_WITHOUT_SESSION = ("start", "attach", "restore", "checkpoints", "plot", "help")
+_WITHOUT_SESSION = (
+    "start",
+    "attach",
+    "restore",
+    "resume",
+    "sessions",
+    "checkpoints",
+    "plot",
+    "help",
+)
 
 
 @magics_class
@@ -99,7 +108,16 @@ class FelissMagics(Magics):
         return self._ready(sessions.attach(**_named(given)))
 
     def _restore(self, **given: Any) -> Session:
-        session = sessions.restore(**_named(given))
+        return self._ready_with_names(sessions.restore(**_named(given)))
+
+    def _resume(self, **given: Any) -> Session:
+        return self._ready_with_names(sessions.resume(**_named(given)))
+
+    def _sessions(self, session: str | None = None) -> Table:
+        return sessions.named()
+
+    def _ready_with_names(self, session: Session) -> Session:
+        """Bind the names of a session that goes on, where they are free."""
         for name, variable in session.variables.items():
             # A variable of a session that has ended says nothing any more, and has the name.
             old = self.shell.user_ns.get(name)

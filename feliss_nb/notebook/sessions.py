@@ -43,6 +43,22 @@ def restore(**options: Any) -> Session:
     return session
 
 
+def resume(**options: Any) -> Session:
+    """Go on with a session that outlived its process; see `feliss_nb.resume`."""
+    import feliss_nb
+
+    session: Session = feliss_nb.resume(**options)
+    return session
+
+
+def named() -> Table:
+    """Give the named sessions that are alive; see `feliss_nb.sessions`."""
+    import feliss_nb
+
+    table: Table = feliss_nb.sessions()
+    return table
+
+
 def checkpoints(store: str) -> Table:
     """Give the checkpoints on a store; see `feliss_nb.checkpoints`."""
     import feliss_nb

@@ -10,8 +10,10 @@ from feliss_nb.runtime.here import Call, Here, continuation, here, needs_of
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.mpiexec import check_kind
 from feliss_nb.runtime.pacing import Every
+from feliss_nb.runtime.record import Record, begin, give_back, read, take
 from feliss_nb.runtime.restoring import Place, claim_new, claim_origin, list_place
 from feliss_nb.runtime.session import BaseSession, live_sessions
+from feliss_nb.runtime.sessions import any_engine, clear, list_sessions
 from feliss_nb.runtime.settings import Settings
 from feliss_nb.runtime.status import Checkpoint, Status
 from feliss_nb.runtime.table import Table
@@ -30,19 +32,27 @@ __all__ = [
     "Job",
     "OwnCluster",
     "Place",
+    "Record",
     "Settings",
     "Status",
     "Store",
     "Table",
     "Variable",
+    "any_engine",
+    "begin",
     "check_client",
     "check_kind",
     "check_seconds",
     "claim_new",
     "claim_origin",
+    "clear",
     "continuation",
+    "give_back",
     "here",
     "list_place",
+    "list_sessions",
     "live_sessions",
     "needs_of",
+    "read",
+    "take",
 ]

@@ -21,7 +21,7 @@ from traitlets.config import Config
 
 from feliss_nb.errors import FelissError, UsageError
 from feliss_nb.runtime import mpiexec
-from feliss_nb.runtime.owner import Process, private_directory, start_time
+from feliss_nb.runtime.owner import Process, private_directory, processes_in, start_time
 
 # The hub registers an engine after it answered a beat, so a short period starts engines sooner. A
 # stopped process is taken for lost after MISSES beats, 5 s: a busy machine delays beats, and
@@ -38,6 +38,7 @@ class Engines(Protocol):
 
     directory: Path
     own: bool
+    has_hub: bool
 
     def start(self, count: int, timeout: float, on_wait: Callable[[str], None]) -> list[int]:
         """Return the ids of `count` engines that are up."""
@@ -58,6 +59,12 @@ class Engines(Protocol):
     def client(self) -> ipp.Client:
         """Return a client for the user."""
 
+    def directories(self) -> list[str]:
+        """Return the directories that the session's end removes."""
+
+    def leave(self) -> None:
+        """Let go of what runs: another process may go on with it."""
+
     def stop(self) -> None:
         """End what was started here, and leave nothing."""
 
@@ -72,6 +79,7 @@ class OwnCluster:
     """
 
     own = True
+    has_hub = True
 
     def __init__(self, engines: str = "local") -> None:
         options: dict[str, Any] = {}
@@ -87,6 +95,7 @@ class OwnCluster:
                 "mpi_args": mpiexec.arguments(self.directory),
             }
             options = {"engines": "mpi", "config": Config({"MPIEngineSetLauncher": launcher})}
+        self._is_found = False
         self._ports: list[socket.socket] = []
         self._lock = threading.Lock()
         self._sending = threading.Lock()
@@ -114,6 +123,36 @@ class OwnCluster:
             shutil.rmtree(self._shared, ignore_errors=True)
             raise
 
+    @classmethod
+    def found(cls, directories: list[str]) -> OwnCluster:
+        """Return the cluster of a session whose process has ended.
+
+        Its controller may have ended too (`has_hub`): then the engines are reached by the session's
+        own sockets alone.
+        """
+        self = cls.__new__(cls)
+        self.directory, self._shared = Path(directories[0]), Path(directories[1])
+        self._is_mpi = False  # engines that are started from now on
+        self._lock, self._sending = threading.Lock(), threading.Lock()
+        self._processes, self._client, self._users = [], None, None
+        self._is_found = True
+        self._ports = []
+        self._note_processes()
+        self._cluster = ipp.Cluster.from_file(
+            profile_dir=str(self.directory / "profile"),
+            cluster_id="feliss",
+            log_level=logging.CRITICAL,
+            shutdown_atexit=False,
+        )
+        self._cluster.engine_launcher_class = "local"
+        # One that has ended may still have its number, until its parent looks.
+        alive = {process.pid for process in self._processes}
+        controller = self._cluster.controller
+        self.has_hub = controller is not None and controller.pid in alive
+        if self.has_hub:
+            self._client = self._connect()
+        return self
+
     def _write_configuration(self) -> None:
         """Let controller and engines end with this process: the files are read as they start."""
         profile = self.directory / "profile"
@@ -129,6 +168,8 @@ class OwnCluster:
         engine = (
             f"{paths}{_NOT_OF_MPI}from feliss_nb.runtime.owner import end_engine_with\n"
             f"end_engine_with({me}, {started}, {directories!r})\n"
+            # Without a controller the session's own sockets still reach it.
+            "get_config().IPEngine.max_heartbeat_misses = 0\n"
             "import feliss_nb.runtime.engine\n"  # while the engine waits for its registration
         )
         (profile / "ipcontroller_config.py").write_text(controller)
@@ -169,6 +210,9 @@ class OwnCluster:
 
     def _note_processes(self) -> None:
         """Hold on to the controller and the engine sets, to end them when all else fails."""
+        if self._is_found:  # what its files say may be old
+            self._note(process.pid for process in processes_in(str(self.directory)))
+            return
         pids = [self._cluster.controller.pid] if self._cluster.controller else []
         for engine_set in self._cluster.engines.values():
             for launcher in getattr(engine_set, "launchers", {0: engine_set}).values():
@@ -216,10 +260,32 @@ class OwnCluster:
             return self._client[engine].execute(code, silent=True, block=False)
 
     def client(self) -> ipp.Client:
-        """Return a client for the user, apart from the one that the session works with."""
+        """Return a client for the user, apart from the one that the session works with.
+
+        Raises
+        ------
+        FelissError
+            If the controller has ended.
+        """
+        if not self.has_hub:
+            raise FelissError("the controller of this session has ended: it has no client, no %px")
         if self._users is None:
             self._users = self._connect()
         return self._users
+
+    def directories(self) -> list[str]:
+        """Return the directories that the session's end removes."""
+        return [str(self.directory), str(self._shared)]
+
+    def leave(self) -> None:
+        """Let go of what runs: another process may go on with it."""
+        client, self._client = self._client, None
+        for each in (client, self._users):
+            if each is not None:
+                each.close(linger=0)
+        for process in self._processes:
+            process.close()
+        self._release_ports()
 
     def stop(self) -> None:
         """Kill the engines and the controller, and remove the directory."""
@@ -308,6 +374,7 @@ class AttachedCluster:
     """Engines that somebody else started, on this machine."""
 
     own = False
+    has_hub = True
 
     def __init__(self, client: ipp.Client, close: bool) -> None:
         self.directory = private_directory()
@@ -353,6 +420,14 @@ class AttachedCluster:
     def client(self) -> ipp.Client:
         """Return the client."""
         return self._client
+
+    def directories(self) -> list[str]:
+        """Return the session's directory."""
+        return [str(self.directory)]
+
+    def leave(self) -> None:
+        """Do as at the end: such a session has no record."""
+        self.stop()
 
     def stop(self) -> None:
         """Leave the engines alone; remove the session's directory."""

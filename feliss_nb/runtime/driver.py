@@ -11,21 +11,29 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import zmq
 
 from feliss_nb.core import messages as m
-from feliss_nb.core.master import Master
-from feliss_nb.errors import DeadlockError, FelissError, InternalError, UsageError
-from feliss_nb.runtime import wire
+from feliss_nb.core.seat import Seat
+from feliss_nb.errors import (
+    DeadlockError,
+    FelissError,
+    InternalError,
+    SessionTaken,
+    StoreError,
+    UsageError,
+)
+from feliss_nb.runtime import terms, wire
 from feliss_nb.runtime.blobs import Blobs
 from feliss_nb.runtime.board import BoardView
-from feliss_nb.runtime.cluster import Engines
+from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import Failure, describe
@@ -36,6 +44,7 @@ from feliss_nb.runtime.linking import Linking
 from feliss_nb.runtime.links import Links
 from feliss_nb.runtime.owner import Process
 from feliss_nb.runtime.pacing import Pace
+from feliss_nb.runtime.record import Found, Record
 from feliss_nb.state.canonical import canonical_digest
 from feliss_nb.state.snapshot import from_frames, restore
 from feliss_nb.store.memory import total
@@ -57,6 +66,7 @@ class EngineInfo:
     id: int
     pid: int
     process: Process
+    started: float
     alive: bool = True
     board: BoardView | None = None
 
@@ -68,18 +78,28 @@ class Driver:
     ----------
     cluster : Engines
         The engines.
-    master : Master
-        The machine.
+    seat : Seat
+        The machine with its links.
     events : EventLog
         Where events and figures go.
     install : callable
         Gives the code that starts the worker on an engine.
+    record : Record, optional
+        What a named session writes down, so that another process can go on with it.
     """
 
     def __init__(
-        self, cluster: Engines, master: Master, events: EventLog, install: Callable[[str], str]
+        self,
+        cluster: Engines,
+        seat: Seat,
+        events: EventLog,
+        install: Callable[[str], str],
+        record: Record | None = None,
     ) -> None:
-        self.cluster, self.master, self.events = cluster, master, events
+        self.cluster, self.seat, self.events = cluster, seat, events
+        self.master = seat.master
+        self.record = record
+        self.since = time.time()  # of the session's start
         self.engines: dict[str, EngineInfo] = {}
         self.jobs: dict[int, Job] = {}
         self.pools: dict[int, int] = {}
@@ -87,7 +107,6 @@ class Driver:
         self.pace = Pace()
         self.keeper: Keeper | None = None
         self.timeout: float | None = None  # of continuations whose job has none of its own
-        self.set_aside: dict[bytes, wire.SetAside] = {}
         self._overdue: dict[str, tuple[m.Running, ...]] = {}  # engine -> what ran for too long
         self.links = Links()
         self.injector = Injector(self)
@@ -97,6 +116,9 @@ class Driver:
         self.on_trouble: Callable[[str], None] = lambda text: None
         self.explain_deadlock: Explain = explain
         self._deadlocks: Deadlocks | None = None
+        self._met: set[str] = set()  # the engines that have said hello
+        self._meeting: Future[None] | None = None  # all that live have, behind another master
+        self._told: dict[str, int] = {}  # how many of its messages each knows to be heard
         self._rollback: m.Rollback | None = None  # that the engines are being told of
         self.linking = Linking(self._send, lambda carrier: events.add("carrier", carrier=carrier))
         self._install = install
@@ -106,7 +128,8 @@ class Driver:
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.set_hwm(0)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.bind(f"ipc://{cluster.directory}/master")
+        term = terms.FIRST if record is None else record.term
+        self._socket.bind(terms.address(cluster.directory, term))
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)
@@ -127,7 +150,46 @@ class Driver:
 
     def handle(self, event: Any) -> None:
         """Give the master an event at once. On the master's thread."""
-        self._execute(self.master.handle(event))
+        if self.record is not None:
+            self.record.event(event)
+        self._execute(self.seat.handle(event))
+
+    def submit(
+        self,
+        event: m.Submit,
+        blobs: Iterable[wire.Blob],
+        names: dict[str, tuple[int, bool]],
+        unnamed: dict[int, bool],
+    ) -> None:
+        """Give the master a job with its functions and what it fills. On the master's thread.
+
+        `names` and `unnamed` say which variables hold records.
+        """
+        if self.record is not None:
+            new = [blob for blob in blobs if blob.digest not in self.blobs]
+            notes: dict[Any, Any] = {("name", name): found for name, found in names.items()}
+            notes |= {("unnamed", number): records for number, records in unnamed.items()}
+            try:
+                self.record.submission(event, new, notes)
+            except StoreError as error:
+                event.token.set_exception(error)
+                return
+        for blob in blobs:
+            self.blobs.add(blob)
+        if self.keeper is not None:
+            self.keeper.names.update(names)
+        self._execute(self.seat.handle(event))
+
+    def release(self, variable: int) -> None:
+        """The notebook has dropped a variable's handle. On the master's thread."""
+        self.handle(m.Release(variable))
+        self.note(("unnamed", variable), None)
+
+    def forget_name(self, name: str) -> None:
+        """The notebook has dropped a name. On the master's thread."""
+        self.note(("name", name), None)
+        if self.keeper is not None:
+            self.keeper.forget_name(name)
 
     def ask(self, make: Callable[[Future[Any]], Any]) -> Future[Any]:
         """Give the master the event that `make` makes of a token; its answer is the result."""
@@ -200,6 +262,8 @@ class Driver:
 
     def kill(self, rank: int | None, engine: int | None, done: Future[None]) -> None:
         """Kill an engine and note its loss. On the master's thread."""
+        if self.record is not None:
+            self.record.check()
         name = self.master.routes[rank] if rank is not None else str(engine)
         info = self.engines.get(name)
         if info is None:
@@ -223,6 +287,24 @@ class Driver:
             self.run_soon(self._say_quit)
             self._thread.join(10.0)
 
+    def leave(self) -> None:
+        """End the master's thread, and nothing else: another process may go on."""
+
+        def leave() -> None:
+            self.on_trouble = lambda text: None
+            self._stopping = True
+
+        if self._thread.is_alive():
+            self.run_soon(leave)
+            self._thread.join(10.0)
+        if self.record is not None:
+            self.record.close()
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether another process has the master's place."""
+        return isinstance(self.master.error, SessionTaken)
+
     # ------------------------------------------------------------ the thread
 
     def _main(self) -> None:
@@ -242,6 +324,8 @@ class Driver:
                 self.linking.look()
                 self.injector.look()
                 self._look()
+        except SessionTaken as error:
+            self._broken(error)
         except BaseException as error:  # a bug of ours: whoever waits must hear of it
             self._broken(error)
             raise
@@ -263,23 +347,24 @@ class Driver:
                 identity, *frames = wire.receive(self._socket, zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._take(bytes(identity).decode(), wire.decode(frames))
+            engine, message = bytes(identity).decode(), wire.decode(frames)
+            self.links.heard(engine, time.monotonic())
+            if isinstance(message, wire.Numbered):
+                self._take_numbered(engine, message, frames)
+            else:
+                self._take(engine, message)
 
     def _take(self, engine: str, message: Any) -> None:
-        self.links.heard(engine, time.monotonic())
         if isinstance(message, wire.Hello):
             self._hello(engine, message)
         elif isinstance(message, wire.Printed):
             self.on_print(message)
         elif isinstance(message, wire.Progress):
-            self._progress(message)
+            self._progress(engine, message)
             deaf = self.links.beat(engine, message.unanswered)
             if deaf is not None:
                 why = f"it lives, and what engine {engine} sends to it does not arrive"
-                self._execute(self.master.handle(m.EngineSuspect(deaf, why)))
-        elif isinstance(message, wire.LinkBroken):
-            why = f"messages that it sent to engine {engine} were lost on the way"
-            self._execute(self.master.handle(m.EngineSuspect(message.engine, why)))
+                self.handle(m.EngineSuspect(deaf, why))
         elif isinstance(message, wire.Waiting):
             self._waiting(engine, message)
         elif isinstance(message, wire.Kept | wire.Fetched):
@@ -289,26 +374,33 @@ class Driver:
             if message.epoch == self.master.epoch:
                 rank, job = message.rank, message.job
                 self.events.add("phase", rank=rank, job=job, phase=message.phase)
-        elif isinstance(message, wire.SetAside):
-            self.set_aside[message.id] = message
         elif isinstance(message, wire.Linked):
             self.linking.hear(engine, message)
         elif isinstance(message, wire.Trouble):
             self.events.add("trouble", engine=engine, text=message.text)
             self.on_trouble(message.text)
             # Without that thread it may neither answer nor run: better without the engine.
-            suspect = m.EngineSuspect(engine, "its worker failed")
-            self._execute(self.master.handle(suspect))
+            self.handle(m.EngineSuspect(engine, "its worker failed"))
         else:
-            if isinstance(message, m.Saved | m.Restored | m.CutDone):
-                kind = {m.Saved: "saved", m.Restored: "loaded", m.CutDone: "cut"}[type(message)]
-                self.events.add(kind, engine=engine, rank=message.rank, epoch=message.epoch)
-            elif isinstance(message, m.Output):
-                self.kept_bytes += total(message.body.frames)
-            elif isinstance(message, m.Failed):
-                summary = message.error.summary
-                self.events.add("raised", rank=message.rank, job=message.job, error=summary)
-            self._execute(self.master.hear(engine, message))
+            raise InternalError(f"a message of an unknown kind {type(message).__name__}")
+
+    def _take_numbered(self, engine: str, numbered: wire.Numbered, frames: list[Any]) -> None:
+        self.seat.acknowledged(engine, numbered.heard)
+        if self.seat.is_new(engine, numbered.number):
+            if self.record is not None:
+                self.record.message(engine, frames)
+            self._hear(engine, numbered.message, numbered.number)
+
+    def _hear(self, engine: str, message: Any, number: int = 0) -> None:
+        if isinstance(message, m.Saved | m.Restored | m.CutDone):
+            kind = {m.Saved: "saved", m.Restored: "loaded", m.CutDone: "cut"}[type(message)]
+            self.events.add(kind, engine=engine, rank=message.rank, epoch=message.epoch)
+        elif isinstance(message, m.Output):
+            self.kept_bytes += total(message.body.frames)
+        elif isinstance(message, m.Failed):
+            summary = message.error.summary
+            self.events.add("raised", rank=message.rank, job=message.job, error=summary)
+        self._execute(self.seat.hear(engine, message, number))
 
     def _waiting(self, engine: str, message: wire.Waiting) -> None:
         if message.epoch != self.master.epoch:
@@ -322,7 +414,9 @@ class Driver:
         job = self.master.jobs.get(message.step[0])
         failure = describe(error, message.rank, job.label if job is not None else "spmd", None)
         failed = m.Failed(message.epoch, message.cut, message.rank, message.step[0], failure)
-        self._take(engine, failed)
+        if self.record is not None:
+            self.record.said(engine, failed)
+        self._hear(engine, failed)
 
     def _hello(self, engine: str, message: wire.Hello) -> None:
         try:
@@ -333,20 +427,47 @@ class Driver:
             board = BoardView(message.pid, message.board)
         except OSError:  # it has ended meanwhile
             board = None
-        self.engines[engine] = EngineInfo(int(engine), message.pid, process, board=board)
-        self._poller.register(process.fd, zmq.POLLIN)
-        self.linking.joined(engine, message.place)
+        known = self.engines.get(engine)
+        if known is not None:  # it has found this master
+            process.close()
+            if not known.alive:
+                return
+            known.board = known.board or board
+        else:
+            self._know(engine, message.pid, message.started, process)
+            self.engines[engine].board = board
+        self.linking.joined(engine, message.place, message.carries)
+        link = self.seat.link(engine)
+        self._send(engine, wire.Welcome(link.heard, tuple(search_path())))
         if self._names:
             self._send(engine, wire.Names(self._names))
         if self.keeper is not None:
             self._send(engine, self.keeper.at)
+        self._met.add(engine)
+        again = link.again(message.heard)
+        if engine in self.master.routes.values():
+            self._send_functions(engine)
+        for number, lost in again:
+            self._send_numbered(m.Send(engine, number, lost))
         expected = self._expected.pop(engine, None)
         if self.master.state != "starting":
-            self._execute(self.master.handle(m.EngineJoined(engine)))
+            self.handle(m.EngineJoined(engine))
         if expected is not None:
             expected.set_result(None)
 
-    def _progress(self, message: wire.Progress) -> None:
+    def _know(self, engine: str, pid: int, started: float, process: Process) -> None:
+        self.engines[engine] = EngineInfo(int(engine), pid, process, started)
+        self.links.heard(engine, time.monotonic())
+        self._poller.register(process.fd, zmq.POLLIN)
+        self.note(("engine", engine), (pid, started))
+
+    def note(self, key: Any, value: Any) -> None:
+        """Write down what another process needs besides the seat. On the master's thread."""
+        if self.record is not None:
+            self.record.note(key, value)
+
+    def _progress(self, engine: str, message: wire.Progress) -> None:
+        self.seat.acknowledged(engine, message.heard)
         if message.epoch != self.master.epoch:
             return
         self.pools.update(message.pools)
@@ -370,7 +491,9 @@ class Driver:
         self.linking.lost(engine)
         if engine in self.master.routes.values():
             self.pace.lost()
-        self._execute(self.master.handle(m.EngineLost(engine, why, self._ran(engine, info))))
+        self._met.discard(engine)
+        self.handle(m.EngineLost(engine, why, self._ran(engine, info)))
+        self.note(("engine", engine), None)
         if self.keeper is not None:
             self.keeper.lost(engine)
 
@@ -417,7 +540,7 @@ class Driver:
             label = self.master.jobs[one.job].label
             why = f"rank {one.rank} was in one continuation of {label} for more than {timeout:g} s"
             self._overdue[engine] = (one,)
-            self._execute(self.master.handle(m.EngineSuspect(engine, why)))
+            self.handle(m.EngineSuspect(engine, why))
 
     def _look(self) -> None:
         """Look at the hub's list of engines, and at the clock of checkpoints."""
@@ -426,16 +549,24 @@ class Driver:
         if passed < LOOK:
             return
         self._looked = now
+        for engine in self._met:
+            heard = self.seat.link(engine).heard
+            if heard > self._told.get(engine, 0):
+                self._told[engine] = heard
+                self._send(engine, wire.Heard(heard))
+        self._have_met()
+        if self.record is not None:
+            self._look_after(self.record)
         if self.master.state in ("starting", "stopped"):
             return
         known = self.cluster.ids()
         for engine, info in list(self.engines.items()):
-            if info.alive and info.id not in known and not info.process.ended():
-                suspect = m.EngineSuspect(engine, "the hub misses its beats")
-                self._execute(self.master.handle(suspect))
+            missed = self.cluster.has_hub and info.id not in known
+            if info.alive and missed and not info.process.ended():
+                self.handle(m.EngineSuspect(engine, "the hub misses its beats"))
             elif info.alive and self.links.is_silent(engine, info.pid, info.board, now):
                 why = "it says nothing, and neither runs anything nor uses the processor"
-                self._execute(self.master.handle(m.EngineSuspect(engine, why)))
+                self.handle(m.EngineSuspect(engine, why))
         self._look_at_timeouts()
         if self.master.state == "recovering":
             self.pace.recovering(passed)
@@ -449,7 +580,111 @@ class Driver:
             self.kept_bytes = 0
             token: Future[Any] = Future()
             token.add_done_callback(self._periodic_done)
-            self._execute(self.master.handle(m.TakeCheckpoint(token)))
+            self.handle(m.TakeCheckpoint(token))
+
+    def _look_after(self, record: Record) -> None:
+        record.check()
+        if not record.is_open:
+            return
+        if record.is_long:
+            was_whole = record.trouble is None
+            self.renew(record)
+            if record.trouble is not None and was_whole:
+                self.on_trouble(
+                    f"the session's record cannot be written ({record.trouble}): while that lasts, "
+                    "no submission is taken, and the session may not outlive this process"
+                )
+        record.show(self.show())
+
+    def show(self) -> dict[str, Any]:
+        """Return what is told of the session to those who look from outside."""
+        master = self.master
+        return {
+            "state": master.state,
+            "epoch": master.epoch,
+            "ranks": dict(sorted(master.routes.items())),
+            "engines": {e: (i.pid, i.started) for e, i in self.engines.items() if i.alive},
+            "directories": self.cluster.directories(),
+            "jobs": [job.label for job in master.ledger.busy.values() if not job.internal],
+            "since": self.since,
+        }
+
+    def write_down(self, done: Future[None]) -> None:
+        """Begin the record: from now on the session outlives its process."""
+        record = self.record
+        assert record is not None
+        self.renew(record)
+        if record.trouble is not None:
+            done.set_exception(StoreError(f"cannot write to {record.directory}: {record.trouble}"))
+            return
+        record.show(self.show())
+        terms.write(self.cluster.directory, record.term)
+        terms.let_outlive(self.cluster.directory)
+        done.set_result(None)
+
+    def take_over(
+        self, found: Found, held: frozenset[int], missing: int, done: Future[None]
+    ) -> None:
+        """Go on where another master ended. On the master's thread.
+
+        Parameters
+        ----------
+        found : Found
+            What its record comes to.
+        held : frozenset of int
+            The variables that have names, and those that the process before held without.
+        missing : int
+            How many engines it wanted besides those that it knew.
+        done : Future
+            Done when the engines that live have found this master.
+        """
+        assert self.record is not None
+        self._meeting = done
+        self.linking.take_over(self.master.attempt)
+        for engine in [key[1] for key in found.notes if key[0] == "engine"]:
+            pid, started = found.notes["engine", engine]
+            try:
+                self._know(engine, pid, started, Process(pid, started))
+            except ProcessLookupError:
+                pass
+        for blob in found.blobs.values():
+            self.blobs.add(blob)
+        self.renew(self.record)
+        terms.write(self.cluster.directory, self.record.term)
+        self.events.add("resumed", term=self.record.term)
+        self.handle(m.TakeOver(held))
+        for engine in list(self.master.engines):
+            if engine not in self.engines:
+                self.handle(m.EngineLost(engine, "it ended while the session had no master"))
+        for engine in self.master.fleet.suspects:
+            self._fence(m.Fence(engine))
+        for compare in found.compares.values():
+            self._compare(compare)
+        # What was being started may have come up since.
+        idle = self.cluster.ids() - {int(engine) for engine in self._ever(found)}
+        for engine in sorted(idle)[: max(missing, 0)]:
+            missing -= 1
+            self._replace(m.Replace(), engine)
+        for _ in range(missing):
+            self._replace(m.Replace())
+        self._have_met()
+
+    def _ever(self, found: Found) -> set[str]:
+        """Return the engines that the session ever had."""
+        return {*self.engines, *self.master.gone, *found.seat.links}
+
+    def _have_met(self) -> None:
+        """Look whether all engines that live have found this master."""
+        done = self._meeting
+        if done is not None and self._met >= {e for e, i in self.engines.items() if i.alive}:
+            self._meeting = None
+            self.linking.met()
+            done.set_result(None)
+
+    def renew(self, record: Record) -> None:
+        """Begin the record anew, with an image of what is."""
+        digests = set(self._digests())
+        record.renew(self.seat, {digest: self.blobs.get(digest) for digest in digests})
 
     def _periodic_done(self, token: Future[Any]) -> None:
         error = token.exception()
@@ -466,29 +701,42 @@ class Driver:
             rollback, self._rollback = self._rollback, None
             self.linking.begin(rollback.attempt, rollback.routes)
 
-    def _to_engine(self, command: m.ToEngine) -> None:
+    def _to_engine(self, command: m.Send) -> None:
         engine, message = command.engine, command.message
         if isinstance(message, m.Inject):
             # Every worker gets it: the job may send continuations to any rank.
             digests = message.continuation.work.digests
-            for host in set(self.master.routes.values()):
+            for host in set(self.master.routes.values()) & self._met:
                 for blob in self.blobs.missing(host, digests):
                     self._send(host, blob)
         elif isinstance(message, m.Rollback):
             self._rollback = message
-            if engine in message.routes.values():
-                digests = [
-                    digest
-                    for job in self.master.jobs.values()
-                    if job.id not in self.master.committed.ended
-                    for _, start in job.starts
-                    for digest in start.work.digests
-                ]
-                for blob in self.blobs.missing(engine, digests):
-                    self._send(engine, blob)
+            if engine in message.routes.values() and engine in self._met:
+                self._send_functions(engine)
         elif isinstance(message, m.Cut):
             self.pace.begun()
-        self._send(engine, message)
+        self._send_numbered(command)
+
+    def _send_functions(self, engine: str) -> None:
+        """Send what the jobs use and the engine lacks."""
+        for blob in self.blobs.missing(engine, self._digests()):
+            self._send(engine, blob)
+
+    def _digests(self) -> list[bytes]:
+        """Return the functions that jobs need which have not ended for good."""
+        return [
+            digest
+            for job in self.master.jobs.values()
+            if job.id not in self.master.committed.ended
+            for _, start in job.starts
+            for digest in start.work.digests
+        ]
+
+    def _send_numbered(self, command: m.Send) -> None:
+        engine = command.engine
+        if engine in self._met:  # else it is sent again when the engine says hello
+            heard = self._told[engine] = self.seat.link(engine).heard
+            self._send(engine, wire.Numbered(command.number, heard, command.message))
 
     def _send(self, engine: str, message: Any) -> None:
         frames = wire.encode(message)
@@ -509,13 +757,15 @@ class Driver:
         info = self.engines[command.engine]
         info.process.kill()  # its end makes the descriptor readable: then it is lost
 
-    def _replace(self, command: m.Replace) -> None:
-        threading.Thread(target=self._add_engine, name="feliss-replace", daemon=True).start()
+    def _replace(self, command: m.Replace, engine: int | None = None) -> None:
+        work = partial(self._add_engine, engine)
+        threading.Thread(target=work, name="feliss-replace", daemon=True).start()
 
-    def _add_engine(self) -> None:
+    def _add_engine(self, engine: int | None) -> None:
         came = False
         try:
-            engine = self.cluster.add()
+            if engine is None:
+                engine = self.cluster.add()
             if engine is not None and not self._stopping:
                 hello = self.expect(engine)
                 deadline = time.monotonic() + HELLO_PATIENCE
@@ -536,7 +786,7 @@ class Driver:
             same = old == new
         except Exception:  # noqa: BLE001 - the user's classes: other bytes, and not shown to be equal
             same = False
-        self._execute(self.master.handle(m.Compared(command.job, command.rank, same)))
+        self.post(m.Compared(command.job, command.rank, same))
 
     def _answer(self, command: m.Answer) -> None:
         token: Future[Any] = command.token
@@ -559,6 +809,7 @@ class Driver:
 
     def _log(self, command: m.Log) -> None:
         if command.kind == "committed":
+            self._drop_arguments()
             self._clean_blobs()
             self.kept_bytes = 0
             self.pace.committed(command.data["pause"])
@@ -568,6 +819,18 @@ class Driver:
                 self.keeper.committed()
             elif command.kind in ("failed", "stopped"):
                 self.keeper.end(self.master.error)
+
+    def _drop_arguments(self) -> None:
+        """Leave out what will not be injected again; of that, the ranks' snapshots have the rest.
+
+        Neither this process nor a record nor a store shall keep it as long as its job runs.
+        """
+        for job in self.master.jobs.values():
+            done = job.position < self.master.committed.position
+            if done and any(start.work.data for _, start in job.starts):
+                job.starts = tuple(
+                    (rank, replace(start, work=start.work.bare())) for rank, start in job.starts
+                )
 
     def _clean_blobs(self) -> None:
         used = {
@@ -586,7 +849,7 @@ class Driver:
     def _say_quit(self) -> None:
         self.on_trouble = lambda text: None  # what the end cuts short is no trouble
         self.injector.end()
-        self._execute(self.master.handle(m.Stop()))
+        self._execute(self.seat.handle(m.Stop()))  # not recorded: it is the end of the record
         if not self.cluster.own:
             for engine, info in self.engines.items():
                 if info.alive:
@@ -602,7 +865,7 @@ class Driver:
     def _broken(self, error: BaseException) -> None:
         text = f"the session's master failed ({type(error).__name__}: {error})"
         problem = error if isinstance(error, FelissError) else InternalError(text)
-        self.master.error = InternalError(text)
+        self.master.error = problem if isinstance(problem, SessionTaken) else InternalError(text)
         self.events.add("trouble", engine="", text=text)
         if self.keeper is not None:
             self.keeper.end(problem)
@@ -614,7 +877,7 @@ class Driver:
 
 
 _COMMANDS: dict[type, Any] = {
-    m.ToEngine: Driver._to_engine,
+    m.Send: Driver._to_engine,
     m.Fence: Driver._fence,
     m.Replace: Driver._replace,
     m.Compare: Driver._compare,

@@ -23,9 +23,10 @@ import zmq
 
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
+from feliss_nb.core.seat import Link
 from feliss_nb.core.worker import Worker
 from feliss_nb.errors import CorruptSnapshot, InternalError
-from feliss_nb.runtime import wire
+from feliss_nb.runtime import terms, wire
 from feliss_nb.runtime.blobs import large_buffers
 from feliss_nb.runtime.board import Board
 from feliss_nb.runtime.capturing import Captured
@@ -43,7 +44,11 @@ from feliss_nb.state.functions import refresh_modules
 from feliss_nb.state.snapshot import capture, frames
 from feliss_nb.store.memory import MemoryStore
 
-TICK = 0.1  # seconds between looks at printed lines, progress and late reports
+TICK = 0.1  # seconds between looks at printed lines, progress, late reports, and for the master
+
+# So many messages on their way to the master mean that it does not listen: reports wait, so that
+# they do not pile up.
+MOST_UNHEARD = 1000
 
 IMPORT_PATIENCE = 30.0  # seconds that an import may take to end before it is interrupted
 
@@ -87,7 +92,7 @@ def install(
     sys.path.extend(path for path in paths if path not in sys.path)
     if folder is not None:
         os.chdir(folder)
-    worker = EngineWorker(engine, Path(directory), size, seed)
+    worker = EngineWorker(engine, Path(directory), size, seed, own)
     _workers[directory] = worker
     if own:
         end_engine_with(owner, owner_started, [directory])
@@ -111,10 +116,12 @@ class EngineWorker:
         Where the sockets of the session are.
     size, seed : int
         The number of ranks; the seed of their random numbers.
+    own : bool
+        Whether the session started this engine.
     """
 
-    def __init__(self, engine: str, directory: Path, size: int, seed: int) -> None:
-        self.engine, self.directory = engine, directory
+    def __init__(self, engine: str, directory: Path, size: int, seed: int, own: bool) -> None:
+        self.engine, self.directory, self._own = engine, directory, own
         self.size, self.seed = size, seed
         self.lock = threading.RLock()
         self.worker = Worker(engine)
@@ -132,6 +139,10 @@ class EngineWorker:
         self._blobs: dict[bytes, wire.Blob] = {}
         self._blob_arrived = threading.Condition(self.lock)
         self._outbox: deque[list[Any]] = deque()
+        self._link = Link()  # to the master
+        self._term = 0  # of the master that this worker listens to
+        self._is_heard = False  # it is there, and has welcomed this worker
+        self.masters = 0  # that have: what was told to one only is told to the next
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._to_stop: list[tuple[Runner, int | None, float]] = []  # until they have
         self._closing = False
@@ -151,37 +162,76 @@ class EngineWorker:
     # ------------------------------------------------------------ the control thread
 
     def _talk(self) -> None:
-        socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.IDENTITY, self.engine.encode())
-        socket.set_hwm(0)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.connect(f"ipc://{self.directory}/master")
         poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
         poller.register(self._wake, zmq.POLLIN)
-        me = os.getpid()
-        hello = wire.Hello(self.engine, me, start_time(me), self._place, self.board.fd)
-        wire.send(socket, wire.encode(hello))
+        socket = self._meet_master(poller)
         next_tick = monotonic()
         try:
             while not self._closing:
+                poller.modify(socket, zmq.POLLIN | (zmq.POLLOUT if self._outbox else 0))
                 ready = dict(poller.poll(int(TICK * 1000)))
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
-                if socket in ready:
+                if ready.get(socket, 0) & zmq.POLLIN:
                     self._take_all(socket)
                 if monotonic() >= next_tick:
                     self._tick()
                     next_tick = monotonic() + TICK
-                while self._outbox:
-                    frames = self._outbox.popleft()
-                    if not self.mute:
-                        wire.send(socket, frames)
+                    if not self.directory.exists():  # the session was cleared away
+                        self._end()
+                    if terms.read(self.directory) > self._term:
+                        poller.unregister(socket)
+                        socket.close(0)
+                        socket = self._meet_master(poller)
+                self._send_all(socket)
         except BaseException as error:  # the master must hear of a bug of ours
             wire.send(socket, wire.encode(wire.Trouble(_text(error))))
             raise
         finally:
             socket.close(0 if self._closing else 1000)
+
+    def _end(self) -> None:
+        if self._own:
+            os._exit(0)
+        threading.Thread(target=self.close, name="feliss-close", daemon=True).start()
+
+    def _meet_master(self, poller: zmq.Poller) -> zmq.Socket[bytes]:
+        """Turn to the master of now. It tells what it has heard, then it gets the rest."""
+        self._term = terms.read(self.directory)
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.IDENTITY, self.engine.encode())
+        socket.set_hwm(0)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing piles up for a master that is not there
+        socket.connect(terms.address(self.directory, self._term))
+        poller.register(socket, zmq.POLLIN)
+        with self.lock:
+            self._is_heard = False
+            self._outbox.clear()
+            me, heard = os.getpid(), self._link.heard
+            about = self.engine, me, start_time(me), self._place, self.board.fd
+            is_told = self._world is not None and not self.link_is_open
+            carries = (self._attempt, self.link is not None) if is_told else None
+            hello = wire.Hello(*about, heard, carries)
+            self._outbox.append(wire.encode(hello))
+        return socket
+
+    def _send_all(self, socket: zmq.Socket[bytes]) -> None:
+        if self.mute:
+            self._outbox.clear()
+        while self._outbox:
+            try:
+                wire.send(socket, self._outbox[0], zmq.NOBLOCK)
+            except zmq.Again:
+                self._is_heard = False  # what counts is kept
+                return
+            self._outbox.popleft()
+
+    def _welcome(self, heard: int) -> None:
+        for number, message in self._link.again(heard):
+            self._post(number, message)
+        self._is_heard = True
+        self.masters += 1
 
     def _take_all(self, socket: zmq.Socket[bytes]) -> None:
         while True:
@@ -194,7 +244,17 @@ class EngineWorker:
                 self._take(message)
 
     def _take(self, message: Any) -> None:
-        if isinstance(message, wire.Blob):
+        if isinstance(message, wire.Numbered):
+            self._link.acknowledged(message.heard)
+            if self._link.is_new(message.number):
+                self._link.heard = message.number
+                self._take_order(message.message)
+        elif isinstance(message, wire.Welcome):
+            sys.path.extend(path for path in message.paths if path not in sys.path)
+            self._welcome(message.heard)
+        elif isinstance(message, wire.Heard):
+            self._link.acknowledged(message.heard)
+        elif isinstance(message, wire.Blob):
             self._keep_blob(message)
         elif isinstance(message, wire.DropBlobs):
             for digest in message.digests:
@@ -212,20 +272,23 @@ class EngineWorker:
         elif isinstance(message, wire.Quit):
             threading.Thread(target=self.close, name="feliss-close", daemon=True).start()
         else:
-            if isinstance(message, m.Rollback):
-                self.peers.forget_dead()
-                self.captures.clear()
-                self.copier.call_off()
-                if self._world is not None:
-                    self._world.end_epoch()
-                self._attempt = message.attempt
-                self.link, self.link_is_open = None, self._world is not None
-            self.execute(self.worker.handle(message))
-            if isinstance(message, m.Resume) and self._borrowed:
-                borrowed, self._borrowed = self._borrowed, {}
-                threading.Thread(
-                    target=self._own, args=(borrowed,), name="feliss-own", daemon=True
-                ).start()
+            raise InternalError(f"a message of an unknown kind {type(message).__name__}")
+
+    def _take_order(self, message: Any) -> None:
+        if isinstance(message, m.Rollback):
+            self.peers.forget_dead()
+            self.captures.clear()
+            self.copier.call_off()
+            if self._world is not None:
+                self._world.end_epoch()
+            self._attempt = message.attempt
+            self.link, self.link_is_open = None, self._world is not None
+        self.execute(self.worker.handle(message))
+        if isinstance(message, m.Resume) and self._borrowed:
+            borrowed, self._borrowed = self._borrowed, {}
+            threading.Thread(
+                target=self._copy_borrowed, args=(borrowed,), name="feliss-own", daemon=True
+            ).start()
 
     def _make_link(self, order: wire.Link) -> None:
         if self._world is not None:
@@ -246,7 +309,8 @@ class EngineWorker:
         """Send what may wait: printed lines, progress, reports of busy ranks."""
         with self.lock:
             self.peers.tidy()
-            self._tell_progress()
+            if self.has_master:
+                self._tell_progress()
             self.report()
             running, self._to_stop = self._to_stop, []
             for runner, job, deadline in running:
@@ -256,16 +320,32 @@ class EngineWorker:
         pools = {r.rank: sum(r.alive.values()) for r in self.worker.ranks.values()}
         progress, self.progress = self.progress, {}
         mapped, self.mapped = self.mapped, {}
-        unanswered = tuple(self.peers.count())
-        self.to_master(wire.Progress(self.worker.epoch, progress, mapped, pools, unanswered))
+        heard, unanswered = self._link.heard, tuple(self.peers.count())
+        self.to_master(wire.Progress(self.worker.epoch, progress, mapped, pools, heard, unanswered))
+
+    @property
+    def has_master(self) -> bool:
+        """Whether a master listens: what may wait, waits until one does."""
+        return self._is_heard and len(self._link.kept) < MOST_UNHEARD
 
     def to_master(self, message: Any) -> None:
-        """Send a message to the master, in order."""
-        self._outbox.append(wire.encode(message))
+        """Send a message to the master, in order. What the core says arrives in any case."""
+        with self.lock:
+            if type(message).__module__ == m.__name__:
+                number = self._link.keep(message)
+                if self._is_heard:
+                    self._post(number, message)
+            elif self._is_heard:
+                self._outbox.append(wire.encode(message))
         os.eventfd_write(self._wake, 1)
+
+    def _post(self, number: int, message: Any) -> None:
+        self._outbox.append(wire.encode(wire.Numbered(number, self._link.heard, message)))
 
     def report(self) -> None:
         """Report jobs that have nothing left here, after what they printed. The lock is held."""
+        if not self.has_master:
+            return
         lines = self.printer.take(self._has_nothing_of)
         if lines:
             self.to_master(wire.Printed(tuple(lines)))
@@ -330,7 +410,7 @@ class EngineWorker:
         with self.lock:
             self._from_peer(head, frames)
 
-    def _own(self, borrowed: dict[tuple[int, int], list[Any]]) -> None:
+    def _copy_borrowed(self, borrowed: dict[tuple[int, int], list[Any]]) -> None:
         """Copy what lies in memory of others, beside the ranks: they run again first."""
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
@@ -376,7 +456,7 @@ class EngineWorker:
         elif kind == "want":
             self.execute(self.worker.want(m.Want(*head[1:])))
         elif kind == LOST:
-            self.to_master(wire.LinkBroken(head[1]))
+            self.to_master(m.LinkBroken(head[1]))
         elif kind == "absent":
             self.execute(self.worker.absent(m.Absent(*head[1:])))
         else:
@@ -544,8 +624,11 @@ class EngineWorker:
             If it never came.
         """
         with self.lock:
-            if not self._blob_arrived.wait_for(lambda: digest in self._blobs, BLOB_TIMEOUT):
-                raise InternalError(f"function {digest.hex()} did not reach engine {self.engine}")
+            waited = 0.0
+            while not self._blob_arrived.wait_for(lambda: digest in self._blobs, 1.0):
+                waited += self._is_heard  # another master sends it
+                if waited >= BLOB_TIMEOUT:
+                    raise InternalError(f"engine {self.engine} has no function {digest.hex()}")
             return self._blobs[digest]
 
     def captured_handles(self, digest: bytes) -> frozenset[int]:
@@ -644,7 +727,10 @@ class EngineWorker:
     def close(self) -> None:
         """End the worker's threads; the engine goes on."""
         with self.lock:
+            if self._closing:
+                return
             self._closing = True
+            _workers.pop(str(self.directory), None)
             self.execute([m.Retire(rank) for rank in list(self.runners)])
             for rank in self.worker.ranks.values():
                 rank.retire()
@@ -661,7 +747,6 @@ class EngineWorker:
         self.board.close()
         if not (self._control.is_alive() or self._data.is_alive()):
             self._context.destroy(linger=0)  # under a thread that uses a socket it would abort
-        _workers.pop(str(self.directory), None)
 
 
 def _is_small(buffers: Sequence[Any]) -> bool:

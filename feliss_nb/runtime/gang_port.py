@@ -95,13 +95,13 @@ class GangPort:
         return bool(letters)
 
     def wait(self, arrived: Callable[[], bool], what: Callable[[], list[Any]]) -> None:
-        """Deliver messages until ``arrived()``; tell the master of a long wait, once."""
-        told = False
+        """Deliver messages until ``arrived()``; tell each master of a long wait, once."""
+        told = -1
         while not arrived():
             if self._take(PATIENCE):
-                told = False
-            elif not told:
-                told = True
+                told = -1
+            elif told != self._runner.engine.masters:
+                told = self._runner.engine.masters
                 self._runner.engine.tell_of_wait(
                     self._runner.rank, self._step, what(), self._sent, self._received
                 )

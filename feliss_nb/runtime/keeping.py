@@ -146,7 +146,7 @@ class Keeper:
         held = driver.master.held
         names = {name: found for name, found in self.names.items() if found[0] in held}
         record = MasterRecord(
-            _without_arguments(image),
+            image,
             tuple(driver.blobs.get(digest) for digest in sorted(needed)),
             names,
             self._session,
@@ -386,14 +386,19 @@ class Keeper:
             self._fetch = None
         self._work.put(None)
 
-    def join(self) -> None:
+    def join(self, tidy: bool = True) -> None:
         """Wait for what the store is at, once the engines are gone, and clean up behind them.
 
         A store that hangs is left behind.
+
+        Parameters
+        ----------
+        tidy : bool
+            Whether to clean up: not where the engines go on without this process.
         """
         if self._thread is not None:
             self._thread.join(LAST_WORDS)
-            if not self._thread.is_alive():
+            if tidy and not self._thread.is_alive():
                 last = threading.Thread(target=self._tidy, name="feliss-store", daemon=True)
                 last.start()
                 last.join(LAST_WORDS)
@@ -408,23 +413,6 @@ class Keeper:
                 self.store.release()
         except Exception:  # noqa: BLE001, S110  (another session is there, or nothing is any more)
             pass
-
-
-def _without_arguments(image: MasterImage) -> MasterImage:
-    """Leave out what will not be injected again; of that, the ranks' snapshots have the rest."""
-    jobs = {}
-    for job in image.jobs.values():
-        if job.position < image.committed.position:
-            bare = tuple(
-                (rank, replace(start, work=_bare(start.work))) for rank, start in job.starts
-            )
-            job = replace(job, starts=bare)
-        jobs[job.id] = job
-    return replace(image, jobs=jobs)
-
-
-def _bare(work: wire.Parcel) -> wire.Parcel:
-    return wire.Parcel(work.root, b"", (), work.digests, work.reaches)
 
 
 def read_record(store: Store, checkpoint: int, size: int) -> MasterRecord:

@@ -25,6 +25,8 @@ PATIENCE = 30.0
 # is not set up yet), and losses often come together.
 QUIET = 0.1
 
+TAKEN = "the process that linked its engines has ended"
+
 SOCKETS = "sockets"
 MPI = "MPI"
 
@@ -62,14 +64,36 @@ class Linking:
         self._waiting: set[str] = set()  # engines that are making it
         self._deadline = 0.0
         self._last_loss = -math.inf
+        self._is_taken = False  # it goes on for another process
+        self._carries = False  # MPI does, as far as it is decided
         self.carrier = SOCKETS
         self.settled = threading.Event()  # it is decided what carries
         self.settled.set()
 
-    def joined(self, engine: str, place: wire.Place | None) -> None:
-        """An engine is up."""
-        if place is not None:
-            self._places[engine] = place
+    def take_over(self, attempt: int) -> None:
+        """Go on for a process that has ended: what carries now stays, later epochs use sockets."""
+        self._is_taken, self._attempt = True, attempt
+        self.settled.clear()
+
+    def met(self) -> None:
+        """Every engine that lives has found this process. Whoever was not told what carries, is."""
+        if self._is_taken and not self.settled.is_set():
+            self._tell(self._carries, MPI if self._carries else SOCKETS)
+
+    def joined(
+        self, engine: str, place: wire.Place | None, carries: tuple[int, bool] | None = None
+    ) -> None:
+        """An engine is up, or has found this process; what it was told last, by attempt."""
+        if place is None:
+            return
+        self._places[engine] = place
+        if not self._is_taken:
+            return
+        self._off = TAKEN
+        if self.settled.is_set():
+            self._send(engine, wire.Carrier(self._attempt, self._carries))
+        elif carries == (self._attempt, True):  # then every engine has made its communicator
+            self._carries = True
 
     def lost(self, engine: str) -> None:
         """An engine is gone."""
@@ -153,9 +177,12 @@ class Linking:
     def _decide(self, hindrance: str) -> None:
         carries = bool(self._group) and not hindrance
         self._group, self._waiting = (), set()
+        self._tell(carries, MPI if carries else f"{SOCKETS}: {hindrance}" if hindrance else SOCKETS)
+
+    def _tell(self, carries: bool, carrier: str) -> None:
+        self._carries = carries
         for engine in self._places:
             self._send(engine, wire.Carrier(self._attempt, carries))
-        carrier = MPI if carries else f"{SOCKETS}: {hindrance}" if hindrance else SOCKETS
         if carrier != self.carrier:
             self.carrier = carrier
             self._on_change(carrier)

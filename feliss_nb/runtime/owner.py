@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from feliss_nb.runtime.terms import outlives
+
 PREFIX = "feliss-"
 # A Unix socket's path is at most 107 bytes; the longest name in the directory takes about 20.
 LONGEST_DIRECTORY = 80
@@ -118,9 +120,14 @@ def follow(
 
 
 def end_engine_with(pid: int, started: float, directories: list[str]) -> None:
-    """Let this engine's process end when its session's process does, and clear up."""
+    """Let this engine's process end when its session's process does, and clear up.
+
+    A session that has a name and is up goes on.
+    """
 
     def clear() -> None:
+        if outlives(directories[0]):
+            return
         for directory in directories:  # the controller may be dead
             shutil.rmtree(directory, ignore_errors=True)
         os._exit(0)
@@ -129,13 +136,18 @@ def end_engine_with(pid: int, started: float, directories: list[str]) -> None:
 
 
 def end_controller_with(pid: int, started: float, directories: list[str]) -> None:
-    """Let this controller's process end when its session's process does, and clear up."""
+    """Let this controller's process end when its session's process does, and clear up.
+
+    A session that has a name and is up goes on.
+    """
 
     def clear() -> None:
+        if outlives(directories[0]):
+            return
         time.sleep(1.0)  # the engines end by themselves first
         for directory in directories:
             shutil.rmtree(directory, ignore_errors=True)
-        for engine in _engines_in(directories[0]):  # one that is stopped does not
+        for engine in processes_in(directories[0]):  # one that is stopped does not
             engine.kill()
         for child in psutil.Process().children(recursive=True):
             child.kill()
@@ -145,7 +157,7 @@ def end_controller_with(pid: int, started: float, directories: list[str]) -> Non
     follow(pid, started, clear)
 
 
-def _engines_in(directory: str) -> list[psutil.Process]:
+def processes_in(directory: str) -> list[psutil.Process]:
     """Return the other processes that were started with a profile in a session's directory."""
     found = []
     for process in psutil.process_iter():

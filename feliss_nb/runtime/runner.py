@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.errors import DependencyError, UsageError
-from feliss_nb.runtime import mappings, segments, shared, wire
+from feliss_nb.runtime import mappings, segments, shared
 from feliss_nb.runtime.bell import Bell
 from feliss_nb.runtime.capturing import Capturing
 from feliss_nb.runtime.failure import Failure, describe, name_of
@@ -267,7 +267,7 @@ class Runner:
             raise
         except Exception as error:  # noqa: BLE001 - the user's objects
             call = f"{type(error).__name__}: {error}"
-        told = wire.SetAside(identity, continuation.job, rank, losses, name, label, call)
+        told = m.SetAside(identity, continuation.job, rank, losses, name, label, call)
         with self.engine.lock:
             if self.rank.state != "retired":
                 self.engine.to_master(told)

@@ -12,12 +12,23 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from numbers import Integral
 from typing import Any, TextIO, TypeVar
 
 from feliss_nb.core import messages as m
+from feliss_nb.core.jobs import Job as CoreJob
 from feliss_nb.core.master import Master
-from feliss_nb.errors import DependencyError, LossError, SessionClosed, UsageError
+from feliss_nb.core.seat import Seat
+from feliss_nb.core.variables import Variables
+from feliss_nb.errors import (
+    DependencyError,
+    LossError,
+    SessionClosed,
+    SessionTaken,
+    UsageError,
+    WaitTimeout,
+)
 from feliss_nb.faults import Fault, FaultPlan
 from feliss_nb.runtime import linking, wire
 from feliss_nb.runtime.anatomy import Anatomy, anatomy_of
@@ -34,6 +45,7 @@ from feliss_nb.runtime.owner import start_time
 from feliss_nb.runtime.pacing import Every, check_every
 from feliss_nb.runtime.packing import Start, pack_starts
 from feliss_nb.runtime.poisoned import SetAside
+from feliss_nb.runtime.record import Found, Record
 from feliss_nb.runtime.restoring import Origin, explain_loss, stand_up
 from feliss_nb.runtime.settings import Settings
 from feliss_nb.runtime.status import Checkpoint, JobStatus, Status
@@ -44,6 +56,8 @@ from feliss_nb.state.snapshot import from_frames, restore
 from feliss_nb.store import Store
 
 _S = TypeVar("_S", bound="BaseSession")
+MEET = 10.0  # seconds that a new master waits for engines to find it
+
 _live: list[weakref.ref[BaseSession]] = []
 _numbers = itertools.count(1)
 _variables = itertools.count(1)  # of all sessions: so that a foreign handle is told from one's own
@@ -68,6 +82,16 @@ class BaseSession:
         Where checkpoints are kept besides memory: claimed, and this session's from now on.
     origin : Origin, optional
         The checkpoint to stand up from, on that store; it decides how many ranks there are.
+    record : Record, optional
+        Of a session that outlives this process: claimed, and this session's from now on.
+    found : Found, optional
+        What that record has of a session that outlived another process.
+
+    Attributes
+    ----------
+    unnamed : list of Variable
+        Behind `feliss_nb.resume`: the variables without a name that the process before held, in the
+        order in which they were made. Who needs none of them clears the list.
     """
 
     def __init__(
@@ -76,13 +100,19 @@ class BaseSession:
         settings: Settings,
         store: Store | None = None,
         origin: Origin | None = None,
+        record: Record | None = None,
+        found: Found | None = None,
     ) -> None:
         self.name = settings.name or f"session-{next(_numbers)}"
         self.size = settings.workers if origin is None else origin.size
         self.seed = settings.seed if origin is None else origin.record.seed
+        if found is not None:
+            self.size, self.seed = found.seat.master.size, found.notes["about"]["seed"]
         self.copies = settings.copies
         self._capture = settings.capture
         self.events = EventLog()
+        if found is not None and record is not None:
+            self.events.go_on(record.directory, time.time() - found.notes["about"]["since"])
         self._cluster = cluster
         self._process = os.getpid()
         self._stopped = False
@@ -92,13 +122,15 @@ class BaseSession:
         self._handles: weakref.WeakValueDictionary[int, Variable] = weakref.WeakValueDictionary()
         self._names: dict[str, Variable] = {}
         self._jobs: weakref.WeakValueDictionary[int, Job] = weakref.WeakValueDictionary()
+        self.unnamed: list[Variable] = []
         master = Master(settings.copies, settings.replace and cluster.own, settings.losses)
         master.capture = settings.capture
+        seat = Seat(master) if found is None else found.seat
         try:
             keeper = None if store is None else Keeper(store, settings.keep, self.name, self.seed)
-            self._driver = Driver(cluster, master, self.events, self._install_code)
+            self._driver = Driver(cluster, seat, self.events, self._install_code, record)
         except BaseException:  # Ctrl-C
-            cluster.stop()
+            cluster.stop() if found is None else cluster.leave()
             raise
         self._driver.timeout = settings.continuation_timeout
         if keeper is not None:
@@ -108,10 +140,15 @@ class BaseSession:
         self._driver.on_trouble = self._trouble
         self._driver.explain_deadlock = self.explain_deadlock
         try:
-            self._start(settings.workers, settings.spares, settings.timeout, origin)
-            self.checkpoint_every(settings.checkpoint_every, settings.mtbf)
+            if found is None:
+                self._start(settings.workers, settings.spares, settings.timeout, origin)
+                if record is not None:
+                    self._write_down(settings)
+                self.checkpoint_every(settings.checkpoint_every, settings.mtbf)
+            else:
+                self._take_over(found, settings.timeout)
         except BaseException:
-            self.stop()
+            self.stop() if found is None else self._leave()
             raise
         _live.append(weakref.ref(self, _live.remove))
 
@@ -170,6 +207,66 @@ class BaseSession:
             if progress is not None:
                 progress.close()
 
+    def _write_down(self, settings: Settings) -> None:
+        """Let the session outlive this process from now on."""
+        driver = self._driver
+        about = {
+            "seed": self.seed,
+            "engines": settings.workers + settings.spares,
+            "workers": settings.workers,
+            "spares": settings.spares,
+            "keep": settings.keep,
+            "continuation_timeout": settings.continuation_timeout,
+            "store": None if driver.keeper is None else driver.keeper.at.data,
+            "directories": self._cluster.directories(),
+            "since": driver.since,
+        }
+        done: Future[None] = Future()
+        driver.run_soon(lambda: driver.note("about", about))
+        for name, (number, records) in self._bound().items():
+            key, value = ("name", name), (number, records)
+            driver.run_soon(partial(driver.note, key, value))
+        driver.run_soon(lambda: driver.write_down(done))
+        self._result(done, "the session's record")
+        self._keep_events()
+
+    def _keep_events(self) -> None:
+        record = self._driver.record
+        assert record is not None
+        self.events.keep(record.directory, record.term)
+
+    def _bound(self) -> dict[str, tuple[int, bool]]:
+        return {name: (found.variable, found.records) for name, found in self._names.items()}
+
+    def _take_over(self, found: Found, timeout: float) -> None:
+        """Go on with a session that outlived another process."""
+        driver, master = self._driver, found.seat.master
+        variables, about = master.ledger.variables, found.notes["about"]
+        driver.since = about["since"]
+        names = {
+            key[1]: value
+            for key, value in found.notes.items()
+            if key[0] == "name" and value[0] in variables.held
+        }
+        if driver.keeper is not None:
+            driver.keeper.names.update(names)
+        self._keep_events()
+        unnamed = {
+            key[1]: records
+            for key, records in found.notes.items()
+            if key[0] == "unnamed" and key[1] in variables.held
+        }
+        self._adopt(variables, master.jobs, names, unnamed)
+        held = frozenset([*unnamed, *(number for number, _ in names.values())])
+        met: Future[None] = Future()
+        missing = about["engines"] - len(master.engines) if master.replace else 0
+        driver.run_soon(lambda: driver.take_over(found, held, missing, met))
+        every, mtbf = found.notes.get("pace", (None, None))
+        driver.run_soon(lambda: driver.pace.set(every, mtbf))
+        # Who is stopped does not answer, and is fenced by and by; the others need not wait for it.
+        with contextlib.suppress(WaitTimeout):
+            self._result(met, "the engines", min(timeout, MEET))
+
     def stop(self) -> None:
         """End the session: its jobs, its engines, its files. Calling it again does nothing.
 
@@ -198,12 +295,53 @@ class BaseSession:
         self._stopped = True
         with self._stop_lock:
             if not (self._ended or self._is_forked()):
+                record = self._driver.record
+                if record is not None and self._is_taken():
+                    self._let_go()
+                    return
                 self._driver.stop()
                 self._cluster.stop()
                 if self._driver.keeper is not None:
                     self._driver.keeper.join()
+                self.events.close()
+                if record is not None:
+                    record.remove()
                 self._names.clear()
                 self._ended = True
+
+    def _leave(self) -> None:
+        """Let the session go on without this process; one without a name ends with it."""
+        if self._driver.record is None or not self._driver.record.is_open:
+            self._end()
+            return
+        self._stopped = True
+        with self._stop_lock:
+            if not (self._ended or self._is_forked()):
+                self._let_go()
+
+    def _let_go(self) -> None:
+        self._driver.leave()
+        self.events.close()
+        self._cluster.leave()
+        if self._driver.keeper is not None:
+            self._driver.keeper.end()
+            self._driver.keeper.join(tidy=False)
+        self._names.clear()
+        self._ended = True
+
+    def _is_taken(self) -> bool:
+        """Whether another process goes on with the session."""
+        try:
+            self._check_taken()
+        except SessionTaken:
+            return True
+        return False
+
+    def _check_taken(self) -> None:
+        if self._driver.is_taken:
+            raise self._driver.master.error or AssertionError
+        if self._driver.record is not None:
+            self._driver.record.check()
 
     def __enter__(self: _S) -> _S:
         return self
@@ -237,6 +375,7 @@ class BaseSession:
             raise SessionClosed(
                 f"session {self.name!r} was stopped; start another with feliss_nb.start()"
             )
+        self._check_taken()
         if self._driver.master.error is not None:
             raise self._driver.master.error
 
@@ -266,23 +405,35 @@ class BaseSession:
 
     def adopt(self, record: MasterRecord) -> None:
         """Hold what a checkpoint of another session has: its jobs, and its variables by name."""
+        self._adopt(record.image.variables, record.image.jobs, record.names, {})
+
+    def _adopt(
+        self,
+        known: Variables,
+        jobs: Mapping[int, CoreJob],
+        names: Mapping[str, tuple[int, bool]],
+        unnamed: Mapping[int, bool],
+    ) -> None:
         global _variables
-        image = record.image
-        known = image.variables
-        numbers = {*known.held, *known.escaped, *known.dropped, *known.freed}
+        filling = {number for state in jobs.values() for number in state.outputs}
+        numbers = {*known.held, *known.escaped, *known.dropped, *known.freed, *filling}
         self._mine |= numbers
         _variables = itertools.count(max([next(_variables), *(n + 1 for n in numbers)]))
         filled: dict[int, Job] = {}
-        for state in image.jobs.values():
+        for state in jobs.values():
             job = Job(self, state.label, state.internal)
             job.id = state.id
             job.follow(state)
             self._jobs[job.id] = self._driver.jobs[job.id] = job
             filled |= dict.fromkeys(state.outputs, job)
-        for name, (number, records) in record.names.items():
+        for name, (number, records) in names.items():
             variable = self._names[name] = self._bind(number, records, name)
             variable.job = filled.get(number)
-        self._driver.tell_names({number: name for name, (number, _) in record.names.items()})
+        for number, records in unnamed.items():
+            variable = self._bind(number, records)
+            variable.job = filled.get(number)
+            self.unnamed.append(variable)
+        self._driver.tell_names({number: name for name, (number, _) in names.items()})
 
     def _arrived(self, number: int, records: bool) -> Variable:
         """Return the handle of a variable that came with a result."""
@@ -295,7 +446,7 @@ class BaseSession:
     def released(self, variable: int) -> None:
         """Note that the notebook has dropped a variable's handle. Any thread may call it."""
         if not self._stopped:
-            self._driver.post(m.Release(variable))
+            self._driver.run_soon(lambda: self._driver.release(variable))
 
     def submit(
         self,
@@ -344,16 +495,12 @@ class BaseSession:
         event = m.Submit(token, label, start, numbers, packed.handles, internal, gang, timeout)
 
         named = {o.name: (o.variable, o.records) for o in outputs if o.name is not None}
-        keeper = self._driver.keeper
+        unnamed = {o.variable: o.records for o in outputs if o.name is None}
 
         def submit() -> None:
-            if keeper is not None:
-                keeper.names.update(named)
-            for blob in packed.blobs:
-                self._driver.blobs.add(blob)
             self._driver.kept_bytes += packed.nbytes
             token.add_done_callback(self._register(job))
-            self._driver._execute(self._driver.master.handle(event))
+            self._driver.submit(event, packed.blobs, named, unnamed)
 
         for output in outputs:
             output.job = job
@@ -476,9 +623,7 @@ class BaseSession:
     def __delitem__(self, name: str) -> None:
         """Drop a name; the variable goes when no handle is left."""
         found = self[name].name or name
-        keeper = self._driver.keeper
-        if keeper is not None:
-            self._driver.run_soon(lambda: keeper.forget_name(found))
+        self._driver.run_soon(lambda: self._driver.forget_name(found))
         del self._names[found]
 
     def __contains__(self, name: object) -> bool:
@@ -569,7 +714,12 @@ class BaseSession:
         """
         check_every(seconds, mtbf)
         self._check_open()
-        self._driver.run_soon(lambda: self._driver.pace.set(seconds, mtbf))
+
+        def change() -> None:
+            self._driver.note("pace", (seconds, mtbf))
+            self._driver.pace.set(seconds, mtbf)
+
+        self._driver.run_soon(change)
 
     @property
     def capture(self) -> str:
@@ -586,11 +736,7 @@ class BaseSession:
     def capture(self, name: str) -> None:
         self._check_open()
         self._capture = chosen = method(name).name
-
-        def change() -> None:
-            self._driver.master.capture = chosen
-
-        self._driver.run_soon(change)
+        self._driver.post(m.UseCapture(chosen))
 
     def kill(self, rank: int | None = None, wait: bool = False, engine: int | None = None) -> None:
         """Kill the engine that hosts a rank: a real SIGKILL.
@@ -662,9 +808,10 @@ class BaseSession:
     @property
     def set_aside(self) -> list[SetAside]:
         """What is not run any more, since several engines were lost while it ran."""
-        return [self._open_aside(told) for told in list(self._driver.set_aside.values())]
+        found = self._driver.master.poison.set_aside
+        return [self._open_aside(told) for told in list(found.values())]
 
-    def _open_aside(self, told: wire.SetAside) -> SetAside:
+    def _open_aside(self, told: m.SetAside) -> SetAside:
         function, args, why = None, (), ""
         if isinstance(told.call, str):
             why = told.call
@@ -678,7 +825,7 @@ class BaseSession:
 
     def status(self) -> Status:
         """Return the state of engines, ranks, jobs and checkpoints."""
-        if self._stopped:
+        if self._stopped or self._is_taken():
             self._check_open()
         return status_of(self, self._driver)
 
@@ -712,7 +859,7 @@ def _say(text: str, out: TextIO | None) -> None:
 def _stop_all() -> None:
     for session in [reference() for reference in _live]:
         if session is not None:
-            session._end()  # here: no thread starts at the end of the interpreter
+            session._leave()  # here: no thread starts at the end of the interpreter
 
 
 __all__ = ["BaseSession", "live_sessions"]

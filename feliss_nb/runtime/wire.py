@@ -48,6 +48,10 @@ class Parcel:
         """Bytes of the arguments."""
         return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
+    def bare(self) -> Parcel:
+        """Return it without the arguments."""
+        return Parcel(self.root, b"", (), self.digests, self.reaches)
+
     def __reduce__(self) -> tuple[Any, ...]:
         buffers = tuple(pickle.PickleBuffer(buffer) for buffer in self.buffers)
         return Parcel, (self.root, self.data, buffers, self.digests, self.reaches)
@@ -122,40 +126,61 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """An engine's worker is up; `board` is its file of what runs there."""
+    """An engine's worker is up, or has found another master.
+
+    Parameters
+    ----------
+    board : int
+        Its file of what runs there.
+    heard : int
+        The number of the last message that it has heard; see `core.seat`.
+    carries : (int, bool) or None
+        The last rollback that it was told the carrier for, and whether that is MPI.
+    """
 
     engine: str
     pid: int
     started: float
     place: Place | None = None
     board: int = -1
+    heard: int = 0
+    carries: tuple[int, bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
-    """A continuation that must not run any more.
+class Welcome:
+    """The master knows of an engine, and has heard so many of its messages.
+
+    It looks for modules in these folders, so the engine shall too.
+    """
+
+    heard: int
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The messages up to this number have been heard."""
+
+    heard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A message of the core's between master and engine; see `core.seat`.
 
     Parameters
     ----------
-    id : bytes
-        Its identity, or its record's.
-    job, rank, losses : int
-        Of what job, where, and how many engines were lost with it.
-    function : str
-        Its name.
-    record : str or None
-        The record at hand.
-    call : Body or str
-        The pair of function and arguments, or why they cannot travel.
+    number : int
+        Its number on the link.
+    heard : int
+        The number of the last message that came the other way.
+    message : object
     """
 
-    id: bytes
-    job: int
-    rank: int
-    losses: int
-    function: str
-    record: str | None
-    call: Body | str
+    number: int
+    heard: int
+    message: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +201,8 @@ class Progress:
     progress: dict[tuple[int, int], tuple[int, int]]
     mapped: dict[tuple[int, int], int]
     pools: dict[int, int]
+    heard: int = 0
     unanswered: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LinkBroken:
-    """Messages that this engine was sent by another are lost."""
-
-    engine: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,9 +395,9 @@ def receive(socket: zmq.Socket[bytes], flags: int = 0) -> list[Any]:
     return frames
 
 
-def send(socket: zmq.Socket[bytes], frames: Sequence[Any]) -> None:
+def send(socket: zmq.Socket[bytes], frames: Sequence[Any], flags: int = 0) -> None:
     """Send a message; large frames are not copied and must not change."""
     if len(frames) == 1:
-        socket.send(frames[0])
+        socket.send(frames[0], flags)
     else:
-        socket.send_multipart(frames, copy=False)
+        socket.send_multipart(frames, flags, copy=False)

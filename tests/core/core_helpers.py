@@ -138,6 +138,7 @@ worlds = st.fixed_dictionaries(
         "delay": st.sampled_from([0.2, 1.0, 5.0]),
         "detection": st.sampled_from([0.1, 3.0, 20.0]),
         "checkpoint_every": st.sampled_from([None, 3.0, 10.0, 30.0]),
+        "record": st.just(True),
     }
 )
 faults = st.tuples(

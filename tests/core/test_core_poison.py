@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from core_helpers import running_master
 
-from feliss_nb.core.messages import Running
+from feliss_nb.core.messages import Fence, LinkBroken, Running, SetAside
 from feliss_nb.core.poison import Poison
 from feliss_nb.errors import LossError
 from feliss_nb.lab.simulator import Simulation
@@ -72,3 +73,28 @@ def test_a_replacement_that_never_comes_is_not_waited_for(seed):
     sim.submit([("checkpoint",), ("poison", seed)])
     with pytest.raises(LossError):
         sim.run()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_is_counted_from_master_to_master(seed):
+    sim = Simulation(seed, workers=2, spares=1, checkpoint_every=5.0, record=True)
+    sim.submit([("walk", 0, 3, 4), ("checkpoint",), ("poison", seed), ("shuffle", 0, 2)])
+    for losses in (1, 2):
+        sim.run_until(lambda: len([line for line in sim.log if line[1] == "killed"]) >= losses)  # noqa: B023
+        sim.replace_master(seed % 4 or None)
+    assert "failed" in sim.run()[0]
+    assert len([line for line in sim.log if line[1] == "killed"]) == 3
+    assert sim.term == 2
+
+
+def test_what_was_set_aside_is_kept_with_the_counts():
+    master = running_master(size=1)
+    told = SetAside(b"bad", 1, 0, 3, "die", None, "packed")
+    assert master.hear("e0", told) == []
+    assert master.hear("e9", SetAside(b"other", 1, 0, 3, "die", None, "packed")) == []
+    assert master.poison.set_aside == {b"bad": told}
+
+
+def test_a_broken_link_costs_the_engine_that_sent():
+    master = running_master(size=2)
+    assert Fence("e0") in master.hear("e1", LinkBroken("e0"))

@@ -254,6 +254,56 @@ def test_another_session_conserves_what_walks_about(seed, workers, hops, events,
     assert sum(runner.partitions.get(1, 0) for runner in ranks) == 5 * workers
 
 
+# ---------------------------------------------------------------- another master goes on
+
+
+@THOROUGH
+@given(worlds, programs, st.integers(0, 400), st.none() | st.integers(0, 6))
+def test_another_master_goes_on_and_nothing_is_set_back(world, program, when, most):
+    sim = Simulation(**world)
+    sim.submit(program)
+    sim.run_until(lambda: sim.events >= when)
+    sim.replace_master(most)
+    assert sim.run() == undisturbed(world["workers"], program)
+    assert sim.master.epoch == 0
+
+
+@settings(THOROUGH, max_examples=100)
+@given(worlds, st.integers(1, 20), st.integers(0, 300), st.booleans())
+def test_another_notebook_goes_on_with_what_has_a_name(world, hops, events, loss):
+    """The one before is gone with its questions, some of which never reached the master."""
+    sim = Simulation(**world)
+    sim.submit([("walk", 0, 5, hops), ("wait",), ("loop", 0, 2)])
+    sim.run_until(lambda: 1 in sim.master.held and sim.events >= events)
+    if not sim.askers or "end" in sim.notebooks[0].outcome:
+        return
+    sim.askers.clear()
+    for question in sim.open.values():
+        question.asker = None
+    for parcel in sim.links["control", "notebook", "master"]:
+        parcel.lost = True
+    before = sim.master.epoch
+    sim.replace_master()
+    sim.tell(m.TakeOver(frozenset({1})))
+    walks = any(job.label == "walk" for job in sim.master.jobs.values())
+    if loss and world["copies"] and world["workers"] > 1:
+        sim.kill(sim.host(0))
+    sim.submit([("wait",)])
+    try:
+        sim.run()
+    except LossError:
+        return
+    assert loss or sim.master.epoch == before
+    assert all(job.ended for job in sim.master.jobs.values())
+    if walks and "loop" not in [job.label for job in sim.master.jobs.values()]:
+        total = sum(
+            sim.engines[sim.host(rank)].runners[rank].partitions.get(1, 0)
+            for rank in range(sim.size)
+        )
+        shuffled = any(job.label == "shuffle" for job in sim.master.jobs.values())
+        assert total == 5 * world["workers"] or shuffled
+
+
 # ---------------------------------------------------------------- replay
 
 
