@@ -148,7 +148,7 @@ def _end(recovery: Recovery) -> str:
     if recovery.ended is None:
         return "It has not ended yet."
     total = human_seconds(recovery.ended - recovery.begun)
-    text = f"{total} after it began every rank ran again, in epoch {recovery.epoch}"
+    text = f"{total} after the loss every rank ran again, in epoch {recovery.epoch}"
     if recovery.load is not None and recovery.resume is not None:
         text += (
             f": {human_seconds(recovery.detection)} to notice, {human_seconds(recovery.load)} to "

@@ -160,6 +160,8 @@ def _draw(history: History, begin: float, end: float, title: str) -> Any:
 
 def _style(kind: str) -> dict[str, Any]:
     style: dict[str, Any] = {"facecolor": gantt.COLOURS[kind], "linewidth": 0}
+    if kind == "idle":
+        style |= {"edgecolor": "#BBBBBB", "linewidth": 0.6}
     if kind in HATCHES:
         style |= {"hatch": HATCHES[kind], "edgecolor": "white"}
     return style
@@ -187,7 +189,8 @@ def _marks(
             for rank in mark.ranks:
                 axes.plot([at], [row_of[rank]], "X", color="black", mec="white", ms=10, zorder=5)
         else:
-            axes.axvline(at, color="black", linestyle=_LINES[mark.kind], linewidth=1)
+            style = _LINES[mark.kind]
+            axes.vlines(at, top - 0.2, len(row_of) - 0.45, "black", style, linewidth=1)
         text = mark.text
         commit = commits.get(mark.text)
         if commit is not None:
@@ -195,7 +198,7 @@ def _marks(
         width = len(text) * 0.0082 * (end - begin)
         left = min(max(at - width / 2, begin - start), end - start - width)
         if left >= free:
-            axes.text(left, top - 0.28, text, fontsize=7.5, va="bottom")
+            axes.text(left, top - 0.3, text, fontsize=7.5, va="bottom")
             free = left + width * 1.04
 
 

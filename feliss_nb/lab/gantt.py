@@ -92,11 +92,11 @@ def runs(
 
 
 def hosts(spans: Iterable[Span], begin: float, end: float) -> list[Span]:
-    """Give for each rank on which engine it was, and when; not while it was lost."""
+    """Give for each rank on which engine it ran, and when."""
     found: dict[int, Span] = {}
     done: list[Span] = []
     for span in sorted(spans, key=lambda span: (span.row, span.begin)):
-        if span.kind == "lost" or span.end <= begin or span.begin >= end:
+        if span.kind in ("lost", "loading") or span.end <= begin or span.begin >= end:
             continue
         before = found.get(span.row)
         start = max(span.begin, begin)

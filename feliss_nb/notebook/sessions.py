@@ -52,9 +52,9 @@ def checkpoints(store: str) -> Table:
 
 def plot(what: str, **options: Any) -> Any:
     """Measure what is to be drawn; see `feliss_nb.lab.plots`."""
-    from feliss_nb.lab import plots
+    from feliss_nb.lab.plots import measure
 
-    return plots.measure(what, on_step=print, **options)
+    return measure(what, on_step=print, **options)
 
 
 def live() -> list[Session]:
