@@ -128,6 +128,7 @@ def _merge(counters: Iterator[Counter[str]] | list[Counter[str]]) -> Counts:
 
 
 def count_in_session(session: feliss.Session, path: Path) -> Counts:
+    """Count the words of a file."""
     text = session.read_text(path, by="block")
     return dict(session.mapreduce(count, sum, text).collect())
 

@@ -80,7 +80,9 @@ COLUMNS = ("engine", "ranks", "state", "pool", "memory", "snapshots", "last beat
 
 def beat_of(seconds: float) -> str:
     """Write the age of a beat, without digits that change with every look."""
-    return "< 1 s" if seconds < 1 else human_seconds(float(int(seconds)))
+    if seconds < 1:
+        return "< 1 s"
+    return f"{int(seconds)} s" if seconds < 100 else human_seconds(seconds)
 
 
 def rows(status: Status, history: History, ended: bool = False) -> list[Row]:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 
 from feliss_nb import Event
+from feliss_nb.runtime.table import human_bytes
 
 WIDTH = 80  # columns
 _WHO = 9
@@ -87,13 +88,14 @@ def _done(event: Event) -> Line | None:
 def _committed(event: Event) -> Line:
     return (
         "master",
-        f"checkpoint {event.checkpoint} is committed: {event.bytes / 1e6:.1f} MB, and as much in "
+        f"checkpoint {event.checkpoint} is committed: {human_bytes(event.bytes)}, and as much in "
         f"copies; ranks paused for {event.pause * 1e3:.0f} ms at most",
     )
 
 
 def _kill(event: Event) -> Line:
-    return f"engine {event.engine}", f"gets a SIGKILL: rank {event.rank} and its memory are gone"
+    what = "" if event.rank is None else f": rank {event.rank} and its memory are gone"
+    return f"engine {event.engine}", f"gets a SIGKILL{what}"
 
 
 def _lost(event: Event) -> Line:

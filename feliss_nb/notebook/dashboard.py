@@ -62,7 +62,7 @@ _BADGES = {
 }
 assert _BADGES.keys() == STATES.keys()
 
-_WIDTHS = ("52px", "64px", "96px", "52px", "76px", "84px", "76px")
+_WIDTHS = ("60px", "64px", "96px", "52px", "76px", "84px", "76px")
 
 _STYLE = """<style>
 .feliss-dashboard { max-width: 1180px; }
@@ -109,6 +109,7 @@ class View:
         )
         self._names = w.HTML(f'<div class="feliss-cells"><b style="display:flex">{names}</b></div>')
         self._box = w.VBox()
+        self._box.add_class("feliss-rows")
         self._timeline = w.HTML(layout=w.Layout(width="100%"))
         self._sizes = w.HTML()
         self._log = w.HTML(layout=w.Layout(width="100%"))
@@ -181,7 +182,7 @@ class View:
         self._timeline.value = gantt.svg(history, begin, end)
         self._sizes.value = gantt.sizes_svg(history.commits)
         self._log.value = f"<pre>{html.escape(log)}</pre>"
-        self._note.value = html.escape(note)
+        self._note.value = html.escape(note).replace("\n", "<br>")
 
     def _show_rows(self, found: list[Row], can: frozenset[str]) -> None:
         for row in found:

@@ -105,11 +105,21 @@ def state_of(status: Status) -> dict[str, Any]:
     """Return a status as plain data."""
     anatomy = {"checkpoint": None}  # its way to ask for an anatomy does not travel
     plain = asdict(dataclasses.replace(status, **anatomy))  # type: ignore[arg-type]
+    plain = _rounded(plain)
     if status.checkpoint is not None:
         fields = dataclasses.fields(status.checkpoint)
         names = [field.name for field in fields if not field.name.startswith("_")]
         plain["checkpoint"] = {name: getattr(status.checkpoint, name) for name in names}
     return plain
+
+
+def _rounded(value: Any) -> Any:
+    """Leave digits out that nobody sees."""
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def status_from(state: dict[str, Any]) -> Status:

@@ -1,4 +1,4 @@
-"""The events of a small session, as a run gives them: two ranks, a checkpoint, a loss, a recovery."""
+"""The events of a small session: two ranks, a checkpoint, a loss, a recovery."""
 
 from __future__ import annotations
 
