@@ -247,13 +247,13 @@ def _marks(
             for rank in mark.ranks:
                 y = top + row_of.get(rank, 0) * _ROW + _BAR / 2
                 found.append(
-                    f'<path class="feliss-loss" d="M{at - 5:.1f} {y - 5}l10 10m0 -10l-10 10" '
+                    f'<path class="feliss-mark-loss" d="M{at - 5:.1f} {y - 5}l10 10m0 -10l-10 10" '
                     f'stroke="#000" stroke-width="2.4">{title}</path>'
                 )
             continue
         dash = {"checkpoint": "5 3", "recovered": "1 2", "fault": "1 4"}[mark.kind]
         found.append(
-            f'<path class="feliss-{mark.kind}" d="M{at:.1f} {_TOP - 4}V{bottom - 4}" '
+            f'<path class="feliss-mark-{mark.kind}" d="M{at:.1f} {_TOP - 4}V{bottom - 4}" '
             f'stroke="#000" stroke-width="1.2" stroke-dasharray="{dash}">{title}</path>'
         )
         width = 5.2 * len(mark.text)

@@ -6,13 +6,14 @@ messages. What a click calls only starts a thread that makes one call of the ses
 
 from __future__ import annotations
 
+import contextvars
 import html
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from feliss_nb.errors import FelissError, UsageError
 from feliss_nb.lab import gantt
@@ -27,6 +28,8 @@ from feliss_nb.state import captures
 
 if TYPE_CHECKING:
     from feliss_nb.models.session import Session
+
+_T = TypeVar("_T")
 
 #: What a button of a row does to its engine; its CSS class is ``feliss-`` and its name.
 BUTTONS = {
@@ -278,7 +281,7 @@ class Dashboard:
         self._log: deque[Event] = deque(maxlen=4 * _LINES)
         self._status: Status | None = None
         self._notes: deque[str] = deque(maxlen=3)
-        self._view = View(self._click)
+        self._view = _of_no_cell(lambda: View(self._click))
         self.widget = self._view.widget
         self._watch = session.watch(self._look)
 
@@ -307,7 +310,7 @@ class Dashboard:
         can = frozenset(("hang", "slow") if hasattr(session, "inject") else ())
         log = _log_text(self._log)
         note = "\n".join(self._notes)
-        self._view.show(self._status, self._history, log, note, can, ended)
+        _of_no_cell(lambda: self._view.show(self._status, self._history, log, note, can, ended))
 
     # On whichever thread the click comes
 
@@ -512,6 +515,26 @@ def of(session: Session) -> Dashboard:
     if found is None or (found.is_closed and not session.over):
         found = _of[session] = Dashboard(session)
     return found
+
+
+def _of_no_cell(act: Callable[[], _T]) -> _T:
+    """Let widgets talk to their pages as if no cell had sent for it.
+
+    ipykernel (7.4) delivers what a page says to a widget where the widget last spoke from: the main
+    thread, if a cell made it, which hears nothing while a cell runs. Without such a cell, the page's
+    own choice counts, and JupyterLab's is a thread for widgets. There is no public way to say so;
+    where this one is missing, clicks are heard when the cell has ended.
+    """
+    from IPython import get_ipython
+
+    parent = getattr(getattr(get_ipython(), "kernel", None), "_shell_parent", None)
+
+    def aside() -> _T:
+        if isinstance(parent, contextvars.ContextVar):
+            parent.set({})
+        return act()
+
+    return contextvars.copy_context().run(aside)
 
 
 def _ipywidgets() -> Any:
