@@ -44,11 +44,19 @@ __all__ = [
     "attach",
     "checkpoints",
     "continuation",
+    "dashboard",
     "errors",
     "here",
     "restore",
     "start",
 ]
+
+
+def dashboard(session: Session) -> Any:
+    """Return the dashboard of a session: show it as the last line of a cell, or by ``display``."""
+    from feliss_nb.notebook.dashboard import of
+
+    return of(session)
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -14,7 +14,9 @@ _INDENT = 11 + _WHO + 2
 Line = tuple[str, str]
 
 
-def timeline(events: Iterable[Event], records: int | None = None) -> str:
+def timeline(
+    events: Iterable[Event], records: int | None = None, begun: float | None = None
+) -> str:
     """Write the events that a person wants to see, in order, with the time since the first.
 
     Parameters
@@ -23,6 +25,8 @@ def timeline(events: Iterable[Event], records: int | None = None) -> str:
         Of one session, in order.
     records : int, optional
         How many records the maps have to go through, to tell their share.
+    begun : float, optional
+        The time that counts as 0, in seconds since the session began. Default: the first event.
 
     Returns
     -------
@@ -30,7 +34,8 @@ def timeline(events: Iterable[Event], records: int | None = None) -> str:
         Lines of at most 80 columns.
     """
     events = list(events)
-    begun = events[0].at if events else 0.0
+    if begun is None:
+        begun = events[0].at if events else 0.0
     lines = [f"{'time':>9}  {'who':<{_WHO}}  what"]
     for at, who, what in _rows(events, records):
         wrapped = textwrap.wrap(what, WIDTH - _INDENT) or [""]
