@@ -100,7 +100,7 @@ def source() -> Path:
 
 
 def copy(notebooks: Path, place: Path) -> int:
-    """Copy the notebooks that a directory does not have yet; return how many these are.
+    """Copy the notebooks that a directory does not have yet, and trust them; return how many.
 
     Raises
     ------
@@ -119,6 +119,7 @@ def copy(notebooks: Path, place: Path) -> int:
                     half.rename(place / notebook.name)
                 finally:
                     half.unlink(missing_ok=True)
+                trust(place / notebook.name)
                 copied += 1
     except OSError as error:
         raise UsageError(
@@ -126,6 +127,18 @@ def copy(notebooks: Path, place: Path) -> int:
             "feliss-nb lab DIRECTORY"
         ) from None
     return copied
+
+
+def trust(notebook: Path) -> None:
+    """Sign a notebook for Jupyter, as ``jupyter trust`` does.
+
+    One with outputs that nobody signed shows them as plain text, and what its reader runs too, when
+    the page is loaded again: tables without lines, and no dashboard.
+    """
+    import nbformat
+    from nbformat.sign import NotebookNotary
+
+    NotebookNotary().sign(nbformat.read(notebook, as_version=4))
 
 
 def command(place: Path, port: int | None, no_browser: bool, allow_root: bool) -> list[str]:

@@ -7,7 +7,6 @@ downloads no browser of its own. Where they are missing it is skipped; where the
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -50,8 +49,18 @@ def missing() -> str:
 
 
 @pytest.fixture
-def server(tmp_path: Path, eventually: Any) -> Iterator[str]:
+def server(tmp_path: Path, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """``feliss-nb lab`` on a copy of the notebooks; gives its address."""
+    runtime = tmp_path / "runtime"
+    for name, place in {
+        "JUPYTER_RUNTIME_DIR": runtime,
+        "JUPYTER_CONFIG_DIR": tmp_path / "config",
+        "JUPYTER_DATA_DIR": tmp_path / "data",
+        "JUPYTERLAB_SETTINGS_DIR": tmp_path / "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": tmp_path / "workspaces",
+        "IPYTHONDIR": tmp_path / "ipython",
+    }.items():
+        monkeypatch.setenv(name, str(place))
     copy = tmp_path / "copy"
     lessons.copy(lessons.source(), copy)
     lengthen(copy / lessons.FIRST)
@@ -64,22 +73,12 @@ def server(tmp_path: Path, eventually: Any) -> Iterator[str]:
         file = settings / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True)
         file.write_text(text)
-    runtime = tmp_path / "runtime"
-    own = {
-        "JUPYTER_RUNTIME_DIR": runtime,
-        "JUPYTER_CONFIG_DIR": tmp_path / "config",
-        "JUPYTERLAB_SETTINGS_DIR": tmp_path / "settings",
-        "JUPYTERLAB_WORKSPACES_DIR": tmp_path / "workspaces",
-        "IPYTHONDIR": tmp_path / "ipython",
-    }
     line = [sys.executable, "-m", "feliss_nb.cli", "lab", str(copy), "--no-browser"]
     if os.geteuid() == 0:
         line.append("--allow-root")
     with (
         open(tmp_path / "log", "w") as log,
-        subprocess.Popen(
-            line, env={**os.environ, **{k: str(v) for k, v in own.items()}}, stdout=log, stderr=log
-        ) as process,
+        subprocess.Popen(line, stdout=log, stderr=log) as process,
     ):
         try:
             eventually(
@@ -102,6 +101,7 @@ def lengthen(path: Path) -> None:
     text = json.dumps(notebook)
     assert text.count("LINES = 3_000") == 1
     path.write_text(text.replace("LINES = 3_000", f"LINES = {LINES}"))
+    lessons.trust(path)
 
 
 @pytest.fixture
@@ -114,15 +114,9 @@ def page(server: str) -> Iterator[Any]:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(PATIENCE)
         page.goto(server)
-        Notebook(page).is_ready()
-        try:
-            yield page
-        except BaseException:
-            with contextlib.suppress(Exception):
-                picture(page, "failed")
-            raise
-        finally:
-            browser.close()
+        yield page
+        picture(page, "at-the-end")
+        browser.close()
 
 
 def picture(page: Any, name: str) -> None:
@@ -138,8 +132,16 @@ class Notebook:
         self.cells = page.locator(".jp-Notebook .jp-Cell")
 
     def is_ready(self) -> None:
+        """Wait for the notebook, and for its kernel and the page to know of each other."""
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-        self.page.locator(".jp-NotebookPanel-toolbar [data-status='idle']").first.wait_for()
+        self.page.wait_for_function(
+            """async () => {
+                const kernels = await (await fetch("/api/kernels")).json();
+                return kernels.length == 1 && kernels[0].connections > 0
+                    && kernels[0].execution_state == "idle";
+            }"""
+        )
+        self.page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
 
     def run(self, text: str, number: int | None = None) -> Any:
         """Run the code cell with a text in it; wait until it has run, as number so and so."""
@@ -164,6 +166,7 @@ def test_a_click_kills_a_worker_and_the_counts_are_exact(request: pytest.Fixture
         pytest.skip(lack)
     page = request.getfixturevalue("page")
     notebook = Notebook(page)
+    notebook.is_ready()
     for number, text in enumerate(
         ["%load_ext feliss_nb", "corpus = make_text", "def words", "%feliss reduce"], 1
     ):
@@ -188,7 +191,7 @@ def test_a_click_kills_a_worker_and_the_counts_are_exact(request: pytest.Fixture
     dashboard.locator(f".feliss-engine-{dead}.feliss-state-dead").wait_for()
     dashboard.locator(f".feliss-rank-1:not(.feliss-engine-{dead})").wait_for()
     dashboard.locator(".feliss-row.feliss-state-spare").wait_for()
-    picture(page, "dashboard")
+    picture(page, "dashboard")  # in the documentation
 
     result = notebook.run("result = dict(counts.collect())")
     notebook.has_run(result, 6)

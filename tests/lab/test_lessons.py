@@ -14,7 +14,9 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.sign import NotebookNotary
 
 from feliss_nb import cli
 from feliss_nb.errors import UsageError
@@ -22,6 +24,12 @@ from feliss_nb.lab import lessons
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(autouse=True)
+def _own_signatures(tmp_path_factory, monkeypatch):
+    """Notebooks that are trusted here are trusted nowhere else."""
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path_factory.mktemp("jupyter")))
 
 
 @pytest.fixture
@@ -46,6 +54,17 @@ def test_a_copy_has_all_of_them_and_overwrites_none(tmp_path):
     assert (place / NOTEBOOKS[1].name).read_bytes() == NOTEBOOKS[1].read_bytes()
     assert os.access(place / NOTEBOOKS[1].name, os.W_OK)
     assert lessons.copy(lessons.source(), place) == 0
+
+
+def test_what_is_copied_is_trusted_and_what_was_there_is_not(tmp_path):
+    (tmp_path / NOTEBOOKS[0].name).write_bytes(NOTEBOOKS[0].read_bytes())
+    lessons.copy(lessons.source(), tmp_path)
+    notary = NotebookNotary()
+    trusted = [
+        notary.check_signature(nbformat.read(tmp_path / path.name, as_version=4))
+        for path in NOTEBOOKS
+    ]
+    assert trusted == [False] + [True] * (len(NOTEBOOKS) - 1)
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
