@@ -78,7 +78,8 @@ def make_parser() -> argparse.ArgumentParser:
     text = "remove what ended sessions have left behind"
     leaf(commands, "clean", text, f"{where}:clean")
     text = "start JupyterLab on a copy of the notebooks, which is yours to change"
-    lab = leaf(commands, "lab", text, "feliss_nb.lab.lessons:main")
+    lab = commands.add_parser("lab", help=text, description=text, allow_abbrev=False)
+    lab.set_defaults(target="feliss_nb.lab.lessons:main")
     text = "where the copy goes (feliss-lessons); notebooks that are there stay as they are"
     lab.add_argument("directory", nargs="?", metavar="DIRECTORY", help=text)
     lab.add_argument("--port", type=int, metavar="N", help="of the server (8888 or the next free)")
