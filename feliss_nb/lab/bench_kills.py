@@ -110,7 +110,8 @@ class Killer(threading.Thread):
             if injection is not None:
                 injection.wait(PATIENCE)
                 self.count += 1
-            due = max(due + self._every, time.monotonic())
+            while due < time.monotonic():
+                due += self._every
 
     def _may_lose_one(self) -> bool:
         status = self._session.status()
