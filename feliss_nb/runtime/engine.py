@@ -121,7 +121,7 @@ class EngineWorker:
     """
 
     def __init__(self, engine: str, directory: Path, size: int, seed: int, own: bool) -> None:
-        self.engine, self.directory, self._own = engine, directory, own
+        self.engine, self.directory, self._is_own = engine, directory, own
         self.size, self.seed = size, seed
         self.lock = threading.RLock()
         self.worker = Worker(engine)
@@ -191,7 +191,7 @@ class EngineWorker:
             socket.close(0 if self._closing else 1000)
 
     def _end(self) -> None:
-        if self._own:
+        if self._is_own:
             os._exit(0)
         threading.Thread(target=self.close, name="feliss-close", daemon=True).start()
 
