@@ -276,6 +276,10 @@ class Worker:
         self.shards.add((saved.checkpoint, saved.rank))
         return [m.ToMaster(saved)]
 
+    def is_awaited(self, checkpoint: int, rank: int) -> bool:
+        """Whether a rank is to stand up from a snapshot that is on its way here."""
+        return checkpoint == self.checkpoint and rank in self.awaited
+
     def stored(self, checkpoint: int, rank: int) -> Commands:
         """A copy came in and is in the store."""
         if checkpoint < self.checkpoint:
