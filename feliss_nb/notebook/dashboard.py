@@ -520,10 +520,10 @@ def of(session: Session) -> Dashboard:
 def _of_no_cell(act: Callable[[], _T]) -> _T:
     """Let widgets talk to their pages as if no cell had sent for it.
 
-    ipykernel (7.4) delivers what a page says to a widget where the widget last spoke from: the main
-    thread, if a cell made it, which hears nothing while a cell runs. Without such a cell, the page's
-    own choice counts, and JupyterLab's is a thread for widgets. There is no public way to say so;
-    where this one is missing, clicks are heard when the cell has ended.
+    ipykernel (7.4) delivers what a page says to a widget where the widget last spoke from: to the
+    main thread, if a cell made it, which hears nothing while a cell runs. Without such a cell the
+    page chooses, and JupyterLab has a thread for widgets. There is no public way to say so; where
+    this one is missing, clicks are heard when the cell has ended.
     """
     from IPython import get_ipython
 
