@@ -327,8 +327,10 @@ class Dashboard:
             return
         try:
             note = do(session, what, value)
-        except (FelissError, OSError) as error:
+        except FelissError as error:
             note = f"{what}: {error}"
+        except Exception as error:  # noqa: BLE001 (who has clicked hears of it)
+            note = f"{what}: {type(error).__name__}: {error}"
         self._notes.append(note)
 
     # Shown
