@@ -140,7 +140,10 @@ def _stand(recovery: Recovery) -> str:
         return ""
     text = "; ".join(parts)
     others = len(recovery.routes) - len({r for ranks in moved.values() for r in ranks})
-    rest = ". The other ranks stayed where they were, and read their own" if others else ""
+    rest = ""
+    if others:
+        rest = ". The other ranks stayed where they were"
+        rest += ", and read their own" if recovery.taken is not None else ""
     return text[0].upper() + text[1:] + rest + "."
 
 

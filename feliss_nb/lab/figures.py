@@ -189,7 +189,7 @@ def _marks(
             for rank in mark.ranks:
                 axes.plot([at], [row_of[rank]], "X", color="black", mec="white", ms=10, zorder=5)
         else:
-            style = _LINES[mark.kind]
+            style: Any = _LINES[mark.kind]
             axes.vlines(at, top - 0.2, len(row_of) - 0.45, "black", style, linewidth=1)
         text = mark.text
         commit = commits.get(mark.text)

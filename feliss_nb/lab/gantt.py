@@ -75,7 +75,7 @@ def runs(
     sorted_ = sorted(spans, key=lambda span: _ORDER.index(span.kind))
     for span in sorted_:
         line = lines.get(span.row)
-        if line is None or span.end < begin or span.begin > end:
+        if line is None or span.begin > end or span.end <= begin != span.begin:
             continue
         first = min(max(int((span.begin - begin) * scale), 0), columns - 1)
         last = min(max(math.ceil((span.end - begin) * scale), first + 1), columns)

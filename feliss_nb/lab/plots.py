@@ -273,7 +273,7 @@ def _draw_overhead(measured: Measured) -> Any:
         axes.annotate(text, (at, middle), (9, 0), textcoords="offset points", fontsize=8)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(names)), names)
-    axes.set_xlim(-0.4, len(names) - 0.3)
+    axes.set_xlim(-0.4, len(names) - 0.2)
     axes.set_xlabel("how a rank is captured", fontsize=9)
     axes.set_ylabel("longer than without, %", fontsize=9)
     axes.legend(fontsize=8, frameon=False, title="state of all ranks", title_fontsize=8)
@@ -292,10 +292,10 @@ def _draw_speedup(measured: Measured) -> Any:
         alone = median(row["seconds"] for row in groups[size, 1])
         middles, below, above = [], [], []
         for workers in counts:
-            values = sorted(alone / row["seconds"] for row in groups[size, workers])
-            middles.append(median(values))
-            below.append(median(values) - values[0])
-            above.append(values[-1] - median(values))
+            seconds = [row["seconds"] for row in groups[size, workers]]
+            middles.append(alone / median(seconds))
+            below.append(middles[-1] - alone / max(seconds))
+            above.append(alone / min(seconds) - middles[-1])
         style: Any = _STYLES[index % len(_STYLES)]
         label = f"{size:g} MB of text"
         axes.errorbar(counts, middles, [below, above], capsize=3, ms=6, label=label, **style)

@@ -98,6 +98,11 @@ def _kill(event: Event) -> Line:
     return f"engine {event.engine}", f"gets a SIGKILL{what}"
 
 
+def _fault(event: Event) -> Line:
+    who = f"engine {event.engine}" if event.engine else "a plan"
+    return who, f"suffers a fault: {event.fault}" if event.engine else event.fault
+
+
 def _lost(event: Event) -> Line:
     return "master", f"engine {event.engine} is lost: {event.why}"
 
@@ -133,6 +138,7 @@ _WORDS: dict[str, Callable[[Event], Line | None]] = {
     "capture-lost": _words("rank {rank}", "lost the capture for checkpoint {checkpoint}: {why}"),
     "committed": _committed,
     "kill": _kill,
+    "fault": _fault,
     "fencing": _words("master", "kills engine {engine}, which is suspect: {why}"),
     "engine-lost": _lost,
     "recovering": _recovering,

@@ -327,8 +327,10 @@ class Dashboard:
             return
         try:
             note = do(session, what, value)
-        except (FelissError, OSError) as error:
+        except FelissError as error:
             note = f"{what}: {error}"
+        except Exception as error:  # noqa: BLE001 (who has clicked hears of it)
+            note = f"{what}: {type(error).__name__}: {error}"
         self._notes.append(note)
 
     # Shown
@@ -520,10 +522,10 @@ def of(session: Session) -> Dashboard:
 def _of_no_cell(act: Callable[[], _T]) -> _T:
     """Let widgets talk to their pages as if no cell had sent for it.
 
-    ipykernel (7.4) delivers what a page says to a widget where the widget last spoke from: the main
-    thread, if a cell made it, which hears nothing while a cell runs. Without such a cell the page's
-    own choice counts, and JupyterLab's is a thread for widgets. There is no public way to say so;
-    where this one is missing, clicks are heard when the cell has ended.
+    ipykernel (7.4) delivers what a page says to a widget where the widget last spoke from: to the
+    main thread, if a cell made it, which hears nothing while a cell runs. Without such a cell the
+    page chooses, and JupyterLab has a thread for widgets. There is no public way to say so; where
+    this one is missing, clicks are heard when the cell has ended.
     """
     from IPython import get_ipython
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from feliss_nb.runtime.session import BaseSession
 
 
+STILL = 0.5  # seconds without a word, of a process that stands still, until that is said
+
+
 def job_status(job: Job) -> JobStatus:
     """Return the figures of a job."""
     return JobStatus(job.id, job.label, job.state, job.done, job.total or None, "")
@@ -37,6 +40,7 @@ def status_of(session: BaseSession, driver: Driver) -> Status:
         copy = sum(sizes.get(rank, 0) for rank in copies)
         if role == "dead":
             ranks, copies, own, copy = (), (), 0, 0
+        beat = None if role == "dead" else time.monotonic() - info.heard
         memory, stopped = (0, False) if role == "dead" else _process(info.pid)
         engine = EngineStatus(
             info.id,
@@ -47,8 +51,9 @@ def status_of(session: BaseSession, driver: Driver) -> Status:
             own,
             copy,
             memory,
-            None if role == "dead" else time.monotonic() - info.heard,
-            stopped,
+            beat,
+            # One that is slowed by signals stands still again and again, and speaks in between.
+            stopped and beat is not None and beat > STILL,
             role != "dead" and name in master.fleet.suspects,
         )
         engines.append(engine)
