@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -76,9 +77,11 @@ def server(tmp_path: Path, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> 
     line = [sys.executable, "-m", "feliss_nb.cli", "lab", str(copy), "--no-browser"]
     if os.geteuid() == 0:
         line.append("--allow-root")
+    # In a terminal, where it listens to Ctrl-C.
+    master, slave = pty.openpty()
     with (
         open(tmp_path / "log", "w") as log,
-        subprocess.Popen(line, stdout=log, stderr=log) as process,
+        subprocess.Popen(line, stdin=slave, stdout=log, stderr=log) as process,
     ):
         try:
             eventually(
@@ -91,8 +94,11 @@ def server(tmp_path: Path, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> 
             yield f"{about['url']}lab/tree/{lessons.FIRST}?token={about['token']}"
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0, (tmp_path / "log").read_text()
+            assert list(runtime.glob("jpserver-*")) == []
         finally:
             process.kill()
+            os.close(master)
+            os.close(slave)
 
 
 def lengthen(path: Path) -> None:
@@ -115,13 +121,14 @@ def page(server: str) -> Iterator[Any]:
         page.set_default_timeout(PATIENCE)
         page.goto(server)
         yield page
-        picture(page, "at-the-end")
+        picture(page, "quick-start-at-the-end")
         browser.close()
 
 
-def picture(page: Any, name: str) -> None:
+def picture(of: Any, name: str) -> None:
+    """Write a picture of a page, or of a part of it."""
     if PICTURES:
-        page.screenshot(path=Path(PICTURES) / f"{name}.png")
+        of.screenshot(path=Path(PICTURES) / f"{name}.png")
 
 
 class Notebook:
@@ -184,14 +191,14 @@ def test_a_click_kills_a_worker_and_the_counts_are_exact(request: pytest.Fixture
     dead = number_of(victim)
     dashboard.locator(".feliss-checkpoint").click()
     dashboard.locator(".feliss-log", has_text="is committed").wait_for()
-    picture(page, "dashboard-before")
 
     # A click; the row dies, the spare takes rank 1 over, and one more spare comes.
     victim.locator(".feliss-kill").click()
     dashboard.locator(f".feliss-engine-{dead}.feliss-state-dead").wait_for()
     dashboard.locator(f".feliss-rank-1:not(.feliss-engine-{dead})").wait_for()
     dashboard.locator(".feliss-row.feliss-state-spare").wait_for()
-    picture(page, "dashboard")  # in the documentation
+    picture(page, "quick-start")
+    picture(dashboard, "dashboard")
 
     result = notebook.run("result = dict(counts.collect())")
     notebook.has_run(result, 6)
@@ -211,7 +218,6 @@ def test_a_click_kills_a_worker_and_the_counts_are_exact(request: pytest.Fixture
     victim.locator(".feliss-kill").click()
     dashboard.locator(f".feliss-engine-{second}.feliss-state-dead").wait_for()
     dashboard.locator(f".feliss-rank-0:not(.feliss-engine-{second})").wait_for()
-    picture(page, "dashboard-reloaded")
     again = notebook.run("result = dict(counts.collect())")
     notebook.has_run(again, 8)
     compared = notebook.run("result == expected")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -30,6 +31,15 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 def _own_signatures(tmp_path_factory, monkeypatch):
     """Notebooks that are trusted here are trusted nowhere else."""
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path_factory.mktemp("jupyter")))
+
+
+@pytest.fixture
+def terminal():
+    """The standard input of a program in a terminal: Jupyter listens to Ctrl-C there only."""
+    master, slave = pty.openpty()
+    yield slave
+    os.close(master)
+    os.close(slave)
 
 
 @pytest.fixture
@@ -111,13 +121,18 @@ def test_the_line_of_a_terminal_reaches_it(monkeypatch):
     assert given == {"directory": "here", "port": 9000, "no_browser": True, "allow_root": False}
 
 
-def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path, port, eventually):
+def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path, port, terminal, eventually):
     line = [sys.executable, "-m", "feliss_nb.cli", "lab", "copy", "--no-browser", "--allow-root"]
     environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     with (
         open(tmp_path / "log", "w") as log,
         subprocess.Popen(
-            [*line, "--port", str(port)], cwd=tmp_path, env=environment, stdout=log, stderr=log
+            [*line, "--port", str(port)],
+            cwd=tmp_path,
+            env=environment,
+            stdin=terminal,
+            stdout=log,
+            stderr=log,
         ) as server,
     ):
         try:
