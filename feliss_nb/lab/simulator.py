@@ -206,7 +206,7 @@ class Simulation:
 
     def _go_on(self, asker: Asks, value: Any, error: Exception | None) -> None:
         if asker not in self.askers:
-            return  # its notebook has gone
+            return  # it is gone, and an answer was on its way
         try:
             question = asker.send(value) if error is None else asker.throw(error)
         except StopIteration as stop:
