@@ -16,6 +16,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from feliss_nb.errors import FelissError, UsageError
+from feliss_nb.faults import Fault
 from feliss_nb.lab import gantt
 from feliss_nb.lab.history import History
 from feliss_nb.lab.rows import COLUMNS, STATES, Row, rows, table
@@ -167,13 +168,12 @@ class View:
         history: History,
         log: str,
         note: str,
-        can: frozenset[str],
         ended: bool,
     ) -> None:
         """Show a moment; what has not changed is not sent."""
         if status is not None:
             self._head.value = _head(status, ended)
-            self._show_rows(rows(status, history, ended), can)
+            self._show_rows(rows(status, history, ended))
             if self._capture is not None:
                 self._capture.value = status.capture
                 self._capture.disabled = self._checkpoint.disabled = ended
@@ -187,11 +187,11 @@ class View:
         self._log.value = f"<pre>{html.escape(log)}</pre>"
         self._note.value = html.escape(note).replace("\n", "<br>")
 
-    def _show_rows(self, found: list[Row], can: frozenset[str]) -> None:
+    def _show_rows(self, found: list[Row]) -> None:
         for row in found:
             if row.engine not in self._rows:
                 self._rows[row.engine] = _RowView(self._w, row.engine, self._act)
-            self._rows[row.engine].show(row, can)
+            self._rows[row.engine].show(row)
         children = tuple(self._rows[row.engine].widget for row in found)
         if children != self._box.children:
             self._box.children = children
@@ -218,7 +218,7 @@ class _RowView:
         self.widget = w.HBox([self._cells, *self._buttons.values()])
         self._classes = ("feliss-row", f"feliss-engine-{engine}")
 
-    def show(self, row: Row, can: frozenset[str]) -> None:
+    def show(self, row: Row) -> None:
         sign, back, front = _BADGES[row.state]
         parts = []
         for name, width, text in zip(COLUMNS, _WIDTHS, row.cells(), strict=True):
@@ -241,8 +241,8 @@ class _RowView:
             "kill": lives,
             "stop": lives and row.state != "stopped",
             "continue": row.state == "stopped",
-            "hang": lives and "hang" in can and bool(row.ranks),
-            "slow": lives and "slow" in can and bool(row.ranks),
+            "hang": lives and bool(row.ranks),
+            "slow": lives and bool(row.ranks),
         }
         for name, button in self._buttons.items():
             button.disabled = not usable[name]
@@ -306,11 +306,9 @@ class Dashboard:
             busy = status.state != "running" or any(rank.pool for rank in status.ranks)
             now = status.at if busy or events else status.at // _REST * _REST
             self._history.look(now)
-        session = self._session()
-        can = frozenset(("hang", "slow") if hasattr(session, "inject") else ())
         log = _log_text(self._log)
         note = "\n".join(self._notes)
-        _of_no_cell(lambda: self._view.show(self._status, self._history, log, note, can, ended))
+        _of_no_cell(lambda: self._view.show(self._status, self._history, log, note, ended))
 
     # On whichever thread the click comes
 
@@ -384,11 +382,9 @@ def do(session: Session, what: str, value: Any) -> str:
         raise UsageError(f"engine {value} is dead already") from None
     if not found[0].ranks:
         raise UsageError(f"engine {value} is a spare: it hosts no rank that could {what}")
-    from feliss_nb import faults  # type: ignore[attr-defined,unused-ignore]
-
     seconds = HANG if what == "hang" else SLOW
-    plan = faults.Fault(what, rank=found[0].ranks[0], seconds=seconds, factor=FACTOR)
-    session.inject(plan)  # type: ignore[attr-defined,unused-ignore]
+    plan = Fault(what, rank=found[0].ranks[0], seconds=seconds, factor=FACTOR)
+    session.inject(plan)
     return f"engine {value}: {what} for {seconds:g} s"
 
 
@@ -442,7 +438,7 @@ class Replay:
         self._at = number
         note = f"replayed from {self._name}: nothing here is running"
         log = _log_text(self._log)
-        self._view.show(self._status, self._history, log, note, frozenset(), ended)
+        self._view.show(self._status, self._history, log, note, ended)
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
