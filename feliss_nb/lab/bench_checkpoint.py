@@ -195,8 +195,9 @@ def _pause(report: Report, sizes: Sizes, repeats: int) -> None:
     report.add(f"{what}: full, of the rate of a copy", share, "%", at_least=60)
     _step(f"{PAPER}, {sizes.resident:g} MB resident: a fork")
     objects = array_costs.forked_objects(sizes.resident, repeats)
-    what = f"{PAPER}, {median(objects.resident) / 1e6:.0f} MB resident"
-    report.add(f"{what}: pause, forked", median(objects.forked) * 1e3, "ms", at_most=40)
+    what = f"{PAPER}, forked"
+    report.add(f"{what}: resident", median(objects.resident) / 1e6, "MB")
+    report.add(f"{PAPER}: pause, forked", median(objects.forked) * 1e3, "ms", at_most=40)
     report.add(f"{what}: os.fork alone", median(objects.fork) * 1e3, "ms")
 
 
