@@ -35,6 +35,7 @@ from feliss_nb.runtime.blobs import Blobs
 from feliss_nb.runtime.board import BoardView
 from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
+from feliss_nb.runtime.doors import Doors
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import Failure, describe
 from feliss_nb.runtime.injecting import Injector
@@ -129,7 +130,8 @@ class Driver:
         self._socket.set_hwm(0)
         self._socket.setsockopt(zmq.LINGER, 0)
         term = terms.FIRST if record is None else record.term
-        self._socket.bind(terms.address(cluster.directory, term))
+        self.doors = Doors(self._context, cluster.directory)
+        self.doors.bind(self._socket, terms.name(term))
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)
@@ -331,6 +333,7 @@ class Driver:
             raise
         finally:
             self._socket.close(200)
+            self.doors.close()
             self._context.term()
 
     def _run_inbox(self) -> None:

@@ -30,6 +30,7 @@ from feliss_nb.runtime.blobs import large_buffers
 from feliss_nb.runtime.board import Board
 from feliss_nb.runtime.capturing import Captured
 from feliss_nb.runtime.copier import Copier
+from feliss_nb.runtime.doors import Doors
 from feliss_nb.runtime.forking import process_stands_fork
 from feliss_nb.runtime.misbehaving import misbehave
 from feliss_nb.runtime.mpi_link import MpiLink, MpiWorld, find_place
@@ -145,7 +146,8 @@ class EngineWorker:
         self._to_stop: list[tuple[Runner, int | None, float]] = []  # until they have
         self._closing = False
         self._context = zmq.Context()
-        self.peers = Peers(self._context, directory, engine)
+        self._doors = Doors(self._context, directory)
+        self.peers = Peers(self._context, self._doors, engine)
         self._place = find_place()
         self._world = MpiWorld(self._linked) if self._place and not self._place.trouble else None
         self._attempt = -1  # of the last rollback
@@ -196,7 +198,7 @@ class EngineWorker:
         socket.set_hwm(0)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing piles up for a master that is not there
-        socket.connect(terms.address(self.directory, self._term))
+        self._doors.connect(socket, terms.name(self._term))
         poller.register(socket, zmq.POLLIN)
         with self.lock:
             self._is_heard = False
@@ -700,6 +702,7 @@ class EngineWorker:
         self._data.join(2.0)
         self.printer.close()
         self.board.close()
+        self._doors.close()
         if not (self._control.is_alive() or self._data.is_alive()):
             self._context.destroy(linger=0)  # under a thread that uses a socket it would abort
         _workers.pop(str(self.directory), None)

@@ -1,25 +1,24 @@
 """Engine to engine: one inbox, and one outgoing socket for each peer.
 
-On one machine the sockets are files in the session's private directory (mode 0700): who can connect
-is the user. Large frames go through memory that both engines map (`shared`), once both have found
-that they can: with the first message to a peer goes an offer, and until its answer is here, and
-where it never comes, everything goes through the socket.
+Who speaks here, and who is heard, belongs to the session: see `doors`. Large frames go through
+memory that both engines map (`shared`), once both have found that they can: with the first message
+to a peer goes an offer, and until its answer is here, and where it never comes, everything goes
+through the socket.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import socket
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import zmq
 
 from feliss_nb.runtime import wire
+from feliss_nb.runtime.doors import Doors
 from feliss_nb.runtime.mappings import Mappings
 from feliss_nb.runtime.segments import Segments, Trial
 
@@ -44,8 +43,8 @@ class Peers:
     ----------
     context : zmq.Context
         Of this worker alone.
-    directory : Path
-        The session's private directory.
+    doors : Doors
+        The way to the others.
     engine : str
         This engine.
 
@@ -57,8 +56,8 @@ class Peers:
         Of the sockets.
     """
 
-    def __init__(self, context: zmq.Context[Any], directory: Path, engine: str) -> None:
-        self._context, self._directory, self._engine = context, directory, engine
+    def __init__(self, context: zmq.Context[Any], doors: Doors, engine: str) -> None:
+        self._context, self._doors, self._engine = context, doors, engine
         self.lock = threading.Lock()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self.segments = Segments()
@@ -74,14 +73,11 @@ class Peers:
         # A faulty network: takes a message over, and sends it later or never.
         self.filter: Callable[[str, Callable[[], None]], bool] | None = None
 
-    def _address(self, engine: str) -> str:
-        return f"ipc://{self._directory}/data-{engine}"
-
     def bind(self) -> zmq.Socket[bytes]:
         """Return the inbox; one thread receives from it."""
         inbox = self._context.socket(zmq.PULL)
         inbox.set_hwm(0)
-        inbox.bind(self._address(self._engine))
+        self._doors.bind(inbox, _name(self._engine))
         inbox.bind(_END)
         return inbox
 
@@ -116,7 +112,7 @@ class Peers:
         socket = self._context.socket(zmq.PUSH)
         socket.set_hwm(0)
         socket.setsockopt(zmq.LINGER, 0)
-        socket.connect(self._address(engine))
+        self._doors.connect(socket, _name(engine))
         self._sockets[engine] = socket
         slot = self.segments.slot(engine)
         if slot is not None:
@@ -219,24 +215,13 @@ class Peers:
         Of those alone: to one that hosts no rank a copy of a snapshot may be on its way.
         """
         with self.lock:
-            for engine in [e for e in self._sockets if not self._is_there(e)]:
+            for engine in [e for e in self._sockets if not self._doors.is_there(_name(e))]:
                 self._sockets.pop(engine).close(0)
                 self._sharing.discard(engine)
                 for counts in (self._sent, self._told, self._asked, self._received):
                     counts.pop(engine, None)
                 self.segments.forget(engine)
                 self._mappings.forget(engine)
-
-    def _is_there(self, engine: str) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)  # one that is stopped, with a full queue, is there too
-            try:
-                probe.connect(self._address(engine).removeprefix("ipc://"))
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            return True
 
     def close(self) -> None:
         """Close every outgoing socket, and let the inbox's thread end."""
@@ -253,3 +238,7 @@ class Peers:
         self._trial.close()
         self.segments.close()
         self._mappings.close()
+
+
+def _name(engine: str) -> str:
+    return f"data-{engine}"
