@@ -8,17 +8,22 @@ Rules
 * On addresses (``FELISS_NB_SOCKETS=tcp``) it is CURVE: each process has keys of its own, and its
   public one lies in that directory with its address. Who connects has learned there whom it speaks
   to; who is connected to lets in only those whose key lies there. All is encrypted.
-* This is settled before a message is read: nothing of a stranger's comes as far as a pickle.
+* This is settled before a message is read: nothing of a stranger's comes as far as a pickle. What
+  was let in carries a mark that only who knows the secret can make, over what will be unpickled and
+  the sizes of the rest; what does not is counted and dropped.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import os
 import secrets
 import socket as sockets
+import struct
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,7 @@ PROBE = 1.0  # seconds
 _SECRET, _KIND = "secret", "sockets"
 _ZAP = "inproc://zeromq.zap.01"
 _WORDS = "inproc://doors"  # to the thread: the monitor of a socket; empty: the end
+_MARK = 16  # bytes
 _DOMAIN = b"feliss"
 _NAME = b"feliss"  # PLAIN wants one; there is one secret only
 _KINDS = ("ipc", "tcp")
@@ -81,7 +87,9 @@ class Doors:
     Attributes
     ----------
     refused : int
-        How many have knocked and were not let in.
+        How often somebody has knocked who was not let in.
+    dropped : int
+        How many messages were not what a process of the session had sent.
     """
 
     def __init__(self, context: zmq.Context[Any], directory: Path) -> None:
@@ -91,7 +99,8 @@ class Doors:
         self._public, self._private = zmq.curve_keypair() if self._tcp else (b"", b"")
         if self._tcp:
             _write(self._key_file(z85.decode(self._public)), "")
-        self.refused = 0
+        self.refused = self.dropped = 0
+        self._marker = hashlib.blake2b(key=bytes.fromhex(self._secret.decode()), digest_size=_MARK)
         zap = context.socket(zmq.REP)
         zap.setsockopt(zmq.LINGER, 0)
         zap.bind(_ZAP)
@@ -130,6 +139,32 @@ class Doors:
         socket.curve_publickey, socket.curve_secretkey = self._public, self._private
         socket.curve_serverkey = door["key"].encode()
         socket.connect(f"tcp://{door['host']}:{door['port']}")
+
+    # ------------------------------------------------------------ messages
+
+    def seal(self, frames: Sequence[Any]) -> list[Any]:
+        """Put the session's mark on a message; its first frame is what will be unpickled."""
+        head, *rest = frames
+        return [self._mark(head, rest) + head, *rest]
+
+    def open(self, frames: Sequence[Any]) -> list[Any] | None:
+        """Take the mark off; None if it is not the session's."""
+        first, rest = memoryview(frames[0]), frames[1:]
+        head = first[_MARK:]
+        if not hmac.compare_digest(first[:_MARK], self._mark(head, rest)):
+            self.dropped += 1
+            return None
+        return [head, *rest]
+
+    def _mark(self, head: Any, rest: Sequence[Any]) -> bytes:
+        mark = self._marker.copy()
+        if rest:
+            sizes = [memoryview(frame).nbytes for frame in rest]
+            mark.update(struct.pack(f"<{len(sizes)}Q", *sizes))
+        mark.update(head)
+        return mark.digest()
+
+    # ------------------------------------------------------------ who is there
 
     def is_there(self, name: str) -> bool:
         """Whether somebody listens at the socket of a name."""

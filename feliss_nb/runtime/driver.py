@@ -136,6 +136,8 @@ class Driver:
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)
         self._expected: dict[str, Future[None]] = {}
+        self._kept_out: dict[str, tuple[int, int]] = {}  # by engine: see `Doors`
+        self._strangers: tuple[int, ...] = (0, 0)
         self._names: dict[int, str] = {}  # what the notebook calls its variables
         self._pending_installs: list[Any] = []
         self._looked = time.monotonic()
@@ -347,9 +349,12 @@ class Driver:
     def _take_all(self) -> None:
         while True:
             try:
-                identity, *frames = wire.receive(self._socket, zmq.NOBLOCK)
+                identity, *sealed = wire.receive(self._socket, zmq.NOBLOCK)
             except zmq.Again:
                 return
+            frames = self.doors.open(sealed) if sealed else None
+            if frames is None:
+                continue
             engine, message = bytes(identity).decode(), wire.decode(frames)
             self.links.heard(engine, time.monotonic())
             if isinstance(message, wire.Numbered):
@@ -471,6 +476,7 @@ class Driver:
 
     def _progress(self, engine: str, message: wire.Progress) -> None:
         self.seat.acknowledged(engine, message.heard)
+        self._kept_out[engine] = message.kept_out
         if message.epoch != self.master.epoch:
             return
         self.pools.update(message.pools)
@@ -558,6 +564,7 @@ class Driver:
                 self._told[engine] = heard
                 self._send(engine, wire.Heard(heard))
         self._have_met()
+        self._look_for_strangers()
         if self.record is not None:
             self._look_after(self.record)
         if self.master.state in ("starting", "stopped"):
@@ -584,6 +591,14 @@ class Driver:
             token: Future[Any] = Future()
             token.add_done_callback(self._periodic_done)
             self.handle(m.TakeCheckpoint(token))
+
+    def _look_for_strangers(self) -> None:
+        """Note who was kept out here and at the engines."""
+        self._kept_out[""] = (self.doors.refused, self.doors.dropped)
+        found = tuple(map(sum, zip(*self._kept_out.values(), strict=True)))
+        if found != self._strangers:
+            self._strangers = found
+            self.events.add("kept-out", refused=found[0], dropped=found[1])
 
     def _look_after(self, record: Record) -> None:
         record.check()
@@ -742,7 +757,7 @@ class Driver:
             self._send(engine, wire.Numbered(command.number, heard, command.message))
 
     def _send(self, engine: str, message: Any) -> None:
-        frames = wire.encode(message)
+        frames = self.doors.seal(wire.encode(message))
         self._socket.send_multipart([engine.encode(), *frames], copy=False)
 
     def tell_names(self, names: dict[int, str]) -> None:

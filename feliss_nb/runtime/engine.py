@@ -185,7 +185,7 @@ class EngineWorker:
                         socket = self._meet_master(poller)
                 self._send_all(socket)
         except BaseException as error:  # the master must hear of a bug of ours
-            wire.send(socket, wire.encode(wire.Trouble(_text(error))))
+            wire.send(socket, self._doors.seal(wire.encode(wire.Trouble(_text(error)))))
             raise
         finally:
             socket.close(0 if self._closing else 1000)
@@ -216,7 +216,7 @@ class EngineWorker:
             self._outbox.clear()
         while self._outbox:
             try:
-                wire.send(socket, self._outbox[0], zmq.NOBLOCK)
+                wire.send(socket, self._doors.seal(self._outbox[0]), zmq.NOBLOCK)
             except zmq.Again:
                 self._is_heard = False  # what counts is kept
                 return
@@ -231,9 +231,11 @@ class EngineWorker:
     def _take_all(self, socket: zmq.Socket[bytes]) -> None:
         while True:
             try:
-                frames = wire.receive(socket, zmq.NOBLOCK)
+                frames = self._doors.open(wire.receive(socket, zmq.NOBLOCK))
             except zmq.Again:
                 return
+            if frames is None:
+                continue
             message = wire.decode(frames)
             with self.lock:
                 self._take(message)
@@ -311,7 +313,9 @@ class EngineWorker:
         progress, self.progress = self.progress, {}
         mapped, self.mapped = self.mapped, {}
         heard, unanswered = self._link.heard, tuple(self.peers.count())
-        self.to_master(wire.Progress(self.worker.epoch, progress, mapped, pools, heard, unanswered))
+        kept_out = self._doors.refused, self._doors.dropped
+        about = self.worker.epoch, progress, mapped, pools, heard, unanswered
+        self.to_master(wire.Progress(*about, kept_out))
 
     @property
     def has_master(self) -> bool:

@@ -59,13 +59,14 @@ class Peers:
     def __init__(self, context: zmq.Context[Any], doors: Doors, engine: str) -> None:
         self._context, self._doors, self._engine = context, doors, engine
         self.lock = threading.Lock()
+        self._end = os.urandom(16)  # lets the inbox's thread end
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self.segments = Segments()
         self._mappings = Mappings()
         self._trial = Trial(self.segments.token)
         self._sharing: set[str] = set()  # engines that can map our segments
-        # To know of a message that is lost on the way: how many have gone to whom, what they were
-        # told of it, what they have said of it, and since when they owe an answer.
+        # Messages are numbered, so that one that is lost or comes twice is noticed. Of the last ones
+        # no number tells: so peers are told how many have gone to them, and owe an answer.
         self._sent: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._asked: dict[str, float] = {}
@@ -92,21 +93,17 @@ class Peers:
                 if lies is not None:
                     references, places, frames = lies
                     head = (_SHARED, references, places, head)
-            self._sent[engine] = self._sent.get(engine, 0) + 1
-            first = pickle.dumps((self._engine, head), 5)
+            number = self._sent[engine] = self._sent.get(engine, 0) + 1
+            whole = self._doors.seal([pickle.dumps((self._engine, number, head), 5), *frames])
             if self.filter is not None:
-                whole = [first, *frames]
 
                 def late() -> None:
                     if not socket.closed:
-                        socket.send_multipart(whole, copy=False)
+                        wire.send(socket, whole)
 
                 if self.filter(engine, late):
                     return
-            if frames:
-                socket.send_multipart([first, *frames], copy=False)
-            else:
-                socket.send(first)
+            wire.send(socket, whole)
 
     def _connect(self, engine: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.PUSH)
@@ -117,7 +114,7 @@ class Peers:
         slot = self.segments.slot(engine)
         if slot is not None:
             about = os.getpid(), self._trial.fd, self.segments.token, slot
-            socket.send(pickle.dumps((self._engine, (_OFFER, self._engine, *about)), 5))
+            wire.send(socket, self._word((_OFFER, self._engine, *about)))
         return socket
 
     def _say(self, engine: str, head: tuple[Any, ...]) -> None:
@@ -125,14 +122,17 @@ class Peers:
         socket = self._sockets.get(engine)
         if socket is None:
             socket = self._connect(engine)
-        data = pickle.dumps((self._engine, head), 5)
+        word = self._word(head)
 
         def send() -> None:
             if not socket.closed:
-                socket.send(data)
+                wire.send(socket, word)
 
         if self.filter is None or not self.filter(engine, send):
             send()
+
+    def _word(self, head: tuple[Any, ...]) -> list[Any]:
+        return self._doors.seal([pickle.dumps((self._engine, 0, head), 5)])
 
     def count(self) -> list[str]:
         """Tell peers how many messages they must have; return those that have not answered.
@@ -150,10 +150,14 @@ class Peers:
     def receive(self, inbox: zmq.Socket[bytes]) -> tuple[Any, list[Any]] | None:
         """Wait for a message and give its head and its frames; None at the end."""
         while True:
-            first, *frames = wire.receive(inbox)
-            if first == b"":
+            sealed = wire.receive(inbox)
+            if sealed[0] == self._end:
                 return None
-            engine, head = pickle.loads(first)
+            whole = self._doors.open(sealed)
+            if whole is None:
+                continue
+            first, *frames = whole
+            engine, number, head = pickle.loads(first)
             kind = head[0]
             if kind == _SENT:
                 with self.lock:
@@ -165,8 +169,14 @@ class Peers:
                 with self.lock:
                     self._asked.pop(engine, None)
                 continue
-            if kind not in (_OFFER, _ACCEPTED):
-                self._received[engine] = self._received.get(engine, 0) + 1
+            if number:
+                expected = self._received.get(engine, 0) + 1
+                if number < expected:
+                    self._doors.dropped += 1  # it has come before
+                    continue
+                self._received[engine] = number
+                if number > expected:
+                    return (LOST, engine), []
             if kind == _SHARED:
                 _, references, places, head = head
                 found = self._mappings.take(engine, references, places, frames)
@@ -233,7 +243,7 @@ class Peers:
             # Not through the inbox's file: the session may have removed its directory already.
             end = self._context.socket(zmq.PUSH)
             end.connect(_END)
-            end.send(b"")
+            end.send(self._end)
             end.close(1000)
         self._trial.close()
         self.segments.close()
