@@ -65,8 +65,8 @@ class Peers:
         self._mappings = Mappings()
         self._trial = Trial(self.segments.token)
         self._sharing: set[str] = set()  # engines that can map our segments
-        # Messages are numbered, so that one that is lost or comes twice is noticed. Of the last ones
-        # no number tells: so peers are told how many have gone to them, and owe an answer.
+        # Messages are numbered, so that one that is lost or comes twice is noticed. Of the last no
+        # number tells: so peers are told how many have gone to them, and owe an answer.
         self._sent: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._asked: dict[str, float] = {}
