@@ -30,9 +30,11 @@ from typing import Any
 import zmq
 from zmq.utils import z85
 
+from feliss_nb.errors import UsageError
+
 SOCKETS = "FELISS_NB_SOCKETS"
 
-HOST = "FELISS_NB_HOST"
+HOST = "127.0.0.1"
 PROBE = 1.0  # seconds
 
 _SECRET, _KIND = "secret", "sockets"
@@ -41,7 +43,6 @@ _WORDS = "inproc://doors"  # to the thread: the monitor of a socket; empty: the 
 _MARK = 16  # bytes
 _DOMAIN = b"feliss"
 _NAME = b"feliss"  # PLAIN wants one; there is one secret only
-_KINDS = ("ipc", "tcp")
 
 # It spoke no protocol of ours, or showed nothing that belongs to the session.
 _REFUSED = (
@@ -51,17 +52,22 @@ _REFUSED = (
 )
 
 
-def prepare(directory: Path) -> None:
-    """Make what the processes of a new session recognize each other by.
+def kind() -> str:
+    """Return what the sockets of a new session are.
 
     Raises
     ------
-    ValueError
+    UsageError
         If ``FELISS_NB_SOCKETS`` is neither ``ipc`` nor ``tcp``.
     """
-    kind = os.environ.get(SOCKETS) or "ipc"
-    if kind not in _KINDS:
-        raise ValueError(f"{SOCKETS} is {kind!r}: ipc or tcp")
+    found = os.environ.get(SOCKETS) or "ipc"
+    if found not in ("ipc", "tcp"):
+        raise UsageError(f"{SOCKETS} is ipc (the default) or tcp, not {found!r}")
+    return found
+
+
+def prepare(directory: Path, kind: str) -> None:
+    """Make what the processes of a new session recognize each other by."""
     _write(directory / _SECRET, secrets.token_hex(32))
     _write(directory / _KIND, kind)
 
@@ -123,8 +129,8 @@ class Doors:
             return
         socket.curve_server = True
         socket.curve_publickey, socket.curve_secretkey = self._public, self._private
-        port = socket.bind_to_random_port(f"tcp://{_host()}")
-        text = json.dumps({"host": _host(), "port": port, "key": self._public.decode()})
+        port = socket.bind_to_random_port(f"tcp://{HOST}")
+        text = json.dumps({"host": HOST, "port": port, "key": self._public.decode()})
         path = self._directory / name
         path.unlink(missing_ok=True)
         _write(path, text)
@@ -241,8 +247,3 @@ class Doors:
         self._thread.join()
         if self._tcp:
             self._key_file(z85.decode(self._public)).unlink(missing_ok=True)
-
-
-def _host() -> str:
-    """Return the address to listen at."""
-    return os.environ.get(HOST) or "127.0.0.1"

@@ -30,8 +30,9 @@ def private_directory() -> Path:
     base = tempfile.gettempdir()
     if len(base) + len(PREFIX) + 10 > LONGEST_DIRECTORY:
         base = os.path.join(os.sep, "tmp")  # short, and mkdtemp makes a new name in it
+    sockets = doors.kind()
     directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-    doors.prepare(directory)
+    doors.prepare(directory, sockets)
     return directory
 
 

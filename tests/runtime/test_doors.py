@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import zmq
 
+from feliss_nb.errors import UsageError
 from feliss_nb.runtime import doors
 from feliss_nb.runtime.doors import Doors
+from feliss_nb.runtime.owner import private_directory
 
 PATIENCE = 20_000  # ms
 
@@ -23,12 +25,11 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def private(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def private(kind: str, tmp_path: Path) -> Path:
     """The private directory of a session."""
-    monkeypatch.setenv(doors.SOCKETS, kind)
     directory = tmp_path / "s"
     directory.mkdir(mode=0o700)
-    doors.prepare(directory)
+    doors.prepare(directory, kind)
     return directory
 
 
@@ -170,9 +171,7 @@ def test_what_opens_the_doors_is_the_users_alone(private: Path, process: Any) ->
     assert all(path.stat().st_uid == os.geteuid() for path in private.iterdir())
 
 
-def test_an_unknown_kind_of_sockets_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_kind_of_sockets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(doors.SOCKETS, "udp")
-    with pytest.raises(ValueError, match="udp"):
-        doors.prepare(tmp_path)
+    with pytest.raises(UsageError, match="udp"):
+        private_directory()

@@ -84,7 +84,7 @@ def changes(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("private")
     directory.chmod(0o700)
-    doors.prepare(directory)
+    doors.prepare(directory, "ipc")
     return directory
 
 
