@@ -27,6 +27,7 @@ BENCHMARKS = {
     "lu": "LU factorization, next to scipy's and to the same under mpi4py (the algorithms extra)",
     "wordcount": "word count, protection on, next to multiprocessing.Pool",
     "chaos": "random programs on real engines under random fault plans: what came of them",
+    "kills": "an iteration under which an engine is killed every few seconds",
     "simulate": "random sessions with faults in the simulator: what came of them, events a second",
 }
 
@@ -83,10 +84,16 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "chaos":
             command.add_argument("--runs", type=int, metavar="N", help="how many (30)")
             command.add_argument("--seed", type=int, metavar="S", help="of the first (0)")
+        if name == "kills":
+            text = "of the job, undisturbed (60)"
+            command.add_argument("--seconds", type=float, metavar="T", help=text)
+            command.add_argument("--every", type=float, metavar="T", help="seconds (3)")
+            command.add_argument("--seed", type=int, metavar="S", help="of graph and victims (0)")
         if name == "simulate":
             command.add_argument("--runs", type=int, metavar="N", help="how many sessions (1000)")
             command.add_argument("--seed", type=int, metavar="S", help="of the first (0)")
             command.add_argument("--workers", type=int, metavar="W", help="of a large one (2000)")
+            command.add_argument("--calls", type=int, metavar="C", help="most of a program (6)")
         if name == "checkpoint":
             command.add_argument("--repeats", type=int, metavar="N", help="of each (5)")
             text = "one of: paper, slow, pause, disk, restore, memory, others (all)"

@@ -3,6 +3,6 @@
 A plan is data. `Session.inject` carries it out on real engines, the simulator in its fake world.
 """
 
-from feliss_nb.faults.plan import KINDS, PHASES, Fault, FaultPlan
+from feliss_nb.faults.plan import KINDS, PHASES, Fault, FaultPlan, victims
 
-__all__ = ["KINDS", "PHASES", "Fault", "FaultPlan"]
+__all__ = ["KINDS", "PHASES", "Fault", "FaultPlan", "victims"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
@@ -131,6 +131,35 @@ class Fault:
         return f"{self.kind}{whom} ({when})"
 
 
+def victims(
+    fault: Fault,
+    routes: Mapping[int, str],
+    copies: Mapping[int, Collection[str]],
+    engines: Iterable[str],
+) -> list[str]:
+    """Return the engines that a fault may happen to: the first of them that lives is the victim.
+
+    Parameters
+    ----------
+    fault : Fault
+        With its rank named.
+    routes : mapping of int to str
+        The host of each rank.
+    copies : mapping of int to collection of str
+        The engines that keep the snapshot of each rank.
+    engines : iterable of str
+        All.
+    """
+    rank = fault.rank or 0
+    host = [routes[rank]] if rank in routes else []
+    if fault.victim == "holder":
+        return [*sorted(engine for engine in copies.get(rank, ()) if engine not in host), *host]
+    if fault.victim == "spare":
+        used = set(routes.values())
+        return [*(engine for engine in engines if engine not in used), *host]
+    return host
+
+
 class FaultPlan(Sequence[Fault]):
     """A seeded list of faults.
 
@@ -181,6 +210,7 @@ class FaultPlan(Sequence[Fault]):
         seconds: float = 5.0,
         kinds: Sequence[str] = ("kill",),
         phases: Sequence[str] = tuple(PHASES),
+        longest: float = 1.0,
     ) -> FaultPlan:
         """Draw a plan.
 
@@ -196,6 +226,8 @@ class FaultPlan(Sequence[Fault]):
             Of these kinds.
         phases : sequence of str
             Some of them in one of these phases.
+        longest : float
+            None lasts for more seconds.
         """
         rng = random.Random(seed)
         found = []
@@ -208,7 +240,12 @@ class FaultPlan(Sequence[Fault]):
             elif draw < 0.6:
                 when = {"after": rng.randint(1, 200)}
             victim = rng.choice(["host", "host", "host", "holder", "spare"])
-            span = {"seconds": round(rng.uniform(0.1, 1.0), 3), "factor": rng.randint(2, 8)}
+            span: dict[str, object] = {
+                "seconds": round(rng.uniform(0.1, longest), 3),
+                "factor": rng.randint(2, 8),
+            }
+            if kind == "cut" and rng.random() < 0.5:
+                span["peer"] = "master"
             found.append(Fault(kind, victim=victim, **when, **span))  # type: ignore[arg-type]
         return cls(found, seed)
 

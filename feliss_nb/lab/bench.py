@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from feliss_nb.lab.bench_chaos import chaos
 from feliss_nb.lab.bench_checkpoint import checkpoint
+from feliss_nb.lab.bench_kills import kills
 from feliss_nb.lab.bench_lu import lu
 from feliss_nb.lab.bench_mpi import mpi
 from feliss_nb.lab.bench_overhead import overhead
@@ -15,6 +16,7 @@ from feliss_nb.lab.bench_wordcount import wordcount
 __all__ = [
     "chaos",
     "checkpoint",
+    "kills",
     "lu",
     "mpi",
     "overhead",

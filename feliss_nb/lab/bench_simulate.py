@@ -11,8 +11,10 @@ from feliss_nb.lab.report import Report
 from feliss_nb.lab.simulator import Hang, Simulation
 
 
-def simulate(json: bool, runs: int = 1000, seed: int = 0, workers: int = 2000) -> int:
-    """Play random sessions with faults, and one with many virtual workers.
+def simulate(
+    json: bool, runs: int = 1000, seed: int = 0, workers: int = 2000, calls: int = 6
+) -> int:
+    """Play random sessions under random fault plans, and one with many virtual workers.
 
     Parameters
     ----------
@@ -24,6 +26,8 @@ def simulate(json: bool, runs: int = 1000, seed: int = 0, workers: int = 2000) -
         Of the first; the others follow.
     workers : int
         Virtual workers of the large session, which loses one of them.
+    calls : int
+        The most calls of a program.
 
     Returns
     -------
@@ -31,10 +35,10 @@ def simulate(json: bool, runs: int = 1000, seed: int = 0, workers: int = 2000) -
         0 if every session gave the undisturbed result, or ended because more was lost than its
         copies tolerate, and said so.
     """
-    if runs < 1 or workers < 1:
-        raise UsageError(f"runs={runs} and workers={workers} must be at least 1")
+    if runs < 1 or workers < 1 or calls < 1:
+        raise UsageError(f"runs={runs}, workers={workers} and calls={calls} must be at least 1")
     report = Report("simulate")
-    wrong = _campaign(report, runs, seed)
+    wrong = _campaign(report, runs, seed, calls)
     begun = time.perf_counter()
     sim = Simulation(seed, workers=workers, check_every=0)
     sim.submit([("walk", 0, 3, 3), ("checkpoint",), ("gang", 0, 2, 0)])
@@ -49,14 +53,14 @@ def simulate(json: bool, runs: int = 1000, seed: int = 0, workers: int = 2000) -
     return 1 if wrong else 0
 
 
-def _campaign(report: Report, runs: int, seed: int) -> int:
+def _campaign(report: Report, runs: int, seed: int, calls: int) -> int:
     counts: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     bad: list[int] = []
     begun = time.perf_counter()
     for one in range(seed, seed + runs):
         try:
-            played = play(one)
+            played = play(one, most=calls)
         except Hang:
             counts["hangs"] += 1
             bad.append(one)
@@ -82,8 +86,8 @@ def _campaign(report: Report, runs: int, seed: int) -> int:
     report.add("wrong results", counts["wrong"], "", at_most=0)
     report.add("hangs", counts["hangs"], "", at_most=0)
     report.add("invariants broken", counts["broken"], "", at_most=0)
-    for number in bad[:5]:
-        report.add("a seed to look at", number, "")
+    for at, number in enumerate(bad[:5], 1):
+        report.add(f"seed {at} to look at", number, "")
     report.add("events", counts["events"], "")
     report.add("events a second, every 10th checked", counts["events"] / took, "1/s")
     return len(bad)

@@ -1,27 +1,34 @@
 """Random sessions in the simulator, each drawn from its seed: a program, a world, and faults.
 
-A session is played twice: once undisturbed, and once with losses, suspects, failing captures,
-joining engines and requests for checkpoints at random moments. Both must show the notebook the
-same, or the second must end because a rank and all its copies were lost.
+A session is played twice: once undisturbed, and once under a random fault plan, and with losses,
+suspects, failing captures, joining engines and requests for checkpoints at random moments. Both
+must show the notebook the same, or the second must end because a rank and all its copies were lost.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from feliss_nb.core import messages as m
 from feliss_nb.errors import LossError
+from feliss_nb.faults import KINDS as FAULT_KINDS
+from feliss_nb.faults import FaultPlan
+from feliss_nb.lab.simulated_faults import SKIPPED
 from feliss_nb.lab.simulator import Simulation
 
 #: More than any of the programs below needs, however often it is set back.
 MOST = 60_000
 
+#: What happens besides the plan.
 FAULTS = tuple(
     "host host host any two suspect join capture keep send checkpoint checkpoint "
     "master master".split()
 )
+#: Kinds of faults of random plans.
+KINDS = ("kill", "kill", "kill", *(kind for kind in FAULT_KINDS if kind not in SKIPPED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +39,8 @@ class Played:
     ----------
     events : int
         How many things happened in the disturbed run.
-    faults : dict of str to int
-        How many of each kind were injected.
+    faults : Counter of str
+        How many of each kind were injected; those of the plan are named ``plan: KIND``.
     equal : bool
         Whether the notebook saw what it sees undisturbed.
     lost : bool
@@ -41,13 +48,13 @@ class Played:
     """
 
     events: int
-    faults: dict[str, int]
+    faults: Counter[str]
     equal: bool
     lost: bool
 
 
-def random_program(rng: random.Random) -> list[tuple[Any, ...]]:
-    """Draw one to six calls of `simulated_programs.Notebook`, every third or so a gang."""
+def random_program(rng: random.Random, most: int = 6) -> list[tuple[Any, ...]]:
+    """Draw one to `most` calls of `simulated_programs.Notebook`, every third or so a gang."""
     few = rng.randrange
     calls = {
         "gang": lambda: ("gang", few(4), few(7), few(4)),
@@ -65,7 +72,7 @@ def random_program(rng: random.Random) -> list[tuple[Any, ...]]:
         "checkpoint": lambda: ("checkpoint",),
     }
     names = ["gang", "gang", "gang_waits", *calls]
-    return [calls[rng.choice(names)]() for _ in range(1 + few(6))]
+    return [calls[rng.choice(names)]() for _ in range(1 + few(most))]
 
 
 def random_world(rng: random.Random) -> dict[str, Any]:
@@ -80,6 +87,12 @@ def random_world(rng: random.Random) -> dict[str, Any]:
         "detection": rng.choice([0.1, 3.0, 20.0]),
         "checkpoint_every": rng.choice([None, 3.0, 10.0, 30.0]),
     }
+
+
+def random_plan(rng: random.Random) -> FaultPlan:
+    """Draw none to three faults."""
+    count = rng.choice([0, 1, 1, 2, 3])
+    return FaultPlan.random(rng.getrandbits(32), count, 4.0, KINDS, longest=8.0)
 
 
 def inject(sim: Simulation, kind: str, which: int) -> None:
@@ -122,7 +135,7 @@ def undisturbed(workers: int, program: list[Any]) -> list[Any]:
     return sim.run(MOST)
 
 
-def play(seed: int, check_every: int = 10) -> Played:
+def play(seed: int, check_every: int = 10, most: int = 6) -> Played:
     """Play the session of a seed.
 
     Parameters
@@ -131,6 +144,8 @@ def play(seed: int, check_every: int = 10) -> Played:
         Of the program, the world, and the faults.
     check_every : int
         Check every invariant after this many events.
+    most : int
+        The most calls of a program.
 
     Returns
     -------
@@ -145,18 +160,23 @@ def play(seed: int, check_every: int = 10) -> Played:
         When an invariant does not hold.
     """
     rng = random.Random(seed)
-    program, world = random_program(rng), random_world(rng)
+    program, world = random_program(rng, most), random_world(rng)
     sim = Simulation(seed, **world, check_every=check_every, record=True)
     sim.submit(program)
-    faults: dict[str, int] = {}
-    for _ in range(rng.randint(0, 6)):
+    faults: Counter[str] = Counter()
+    injection = sim.inject(random_plan(rng))
+    for _ in range(rng.choice([0, 0, rng.randint(1, 6)])):
         until = sim.events + rng.randint(0, 150)
         sim.run_until(lambda until=until: sim.events >= until, MOST)  # type: ignore[misc]
         kind = rng.choice(FAULTS)
         inject(sim, kind, rng.randrange(8))
-        faults[kind] = faults.get(kind, 0) + 1
+        faults[kind] += 1
+    lost, seen = False, None
     try:
         seen = sim.run(MOST)
     except LossError:
+        lost = True
+    faults.update(f"plan: {fault.kind}" for fault in injection.fired)
+    if lost:
         return Played(sim.events, faults, equal=False, lost=True)
     return Played(sim.events, faults, seen == undisturbed(world["workers"], program), lost=False)

@@ -41,7 +41,7 @@ KINDS = (
     *("kill",) * 6,
     *("kill-with-nanny",) * 2,
     *("stop", "hang", "slow", "delay", "exhaust-memory"),
-    *("flip-bit", "lose-shard", "fill-disk"),
+    *("flip-bit", "lose-shard", "fill-disk", "drop", "cut"),
 )
 CAPTURES = (
     "full",
@@ -56,7 +56,11 @@ LASTS = 4.0
 #: Phases that only MapReduce has.
 OF_MAPS = ("mapping", "shuffling", "reducing")
 #: Faults that end an engine, or can: more than one at a time may be more than copies tolerate.
-DEADLY = frozenset(("kill", "kill-with-nanny", "exhaust-memory", "flip-bit", "lose-shard"))
+DEADLY = frozenset(
+    ("kill", "kill-with-nanny", "exhaust-memory", "flip-bit", "lose-shard", "drop", "cut")
+)
+#: Faults that cost an engine when they are noticed; a run goes on so long for that.
+FENCED, NOTICED = ("drop", "cut"), 20.0
 
 _MARK = "FELISS_NB_CHAOS"
 
@@ -131,7 +135,7 @@ class Chaos:
         self.outcome = Outcome()
         self._folder, self._say = folder, say
         self._session: feliss.Session | None = None
-        self._left = 0  # runs of the session
+        self._left = self._copies = 0  # runs of the session, and its copies
         self._want: dict[tuple[str, int], bytes] = {}
 
     # ------------------------------------------------------------ the undisturbed runs
@@ -155,25 +159,30 @@ class Chaos:
         found: list[Any] = []
         want = self._want[run.program, run.variant]
 
+        begun = time.monotonic()
+        injection = session.inject(run.plan)
+        assert injection is not None
+
+        def within(seconds: float) -> bool:
+            return time.monotonic() < begun + seconds
+
         def program() -> None:
             try:
                 result = run.run(session)
-                while result == want and not (
-                    injection is None or injection.is_over or time.monotonic() > begun + LASTS
-                ):
+                while result == want and not injection.is_over and within(LASTS):
+                    result = run.run(session)
+                while result == want and _to_fence(session, injection) and within(NOTICED):
                     result = run.run(session)
                 found.append(result)
             except BaseException as error:  # noqa: BLE001 - it is told
                 found.append(error)
 
-        begun = time.monotonic()
-        injection = session.inject(run.plan)
         thread = threading.Thread(target=program, name="chaos-program", daemon=True)
         thread.start()
         thread.join(PATIENCE)
         took = time.monotonic() - begun
         outcome.runs += 1
-        fired = [event.data["fault"] for event in (injection.fired if injection else ())]
+        fired = [event.data["fault"] for event in injection.fired]
         text = f"{run} [{', '.join(fired)}]"
         if not found:
             outcome.hangs.append(text)
@@ -182,7 +191,9 @@ class Chaos:
             return
         [result] = found
         deadly = sum(kind in DEADLY for kind in fired)
-        if isinstance(result, LossError) and deadly > 1:
+        if _to_fence(session, injection):
+            self._left = 0  # what is cut off stays so
+        if isinstance(result, LossError) and deadly > self._copies:
             outcome.lost += 1
             self._say(f"lost  {took:5.1f} s  {text}")
             self.end()
@@ -223,11 +234,11 @@ class Chaos:
             store = None
             if rng.random() < 0.5:
                 store = self._folder / f"store-{seed}"
-            copies = rng.choice([1, 1, 2])
+            self._copies = rng.choice([1, 1, 2])
             session = feliss.start(
                 workers=WORKERS,
                 spares=SPARES,
-                copies=copies,
+                copies=self._copies,
                 store=store,
                 checkpoint_every=None,
                 timeout=PATIENCE,
@@ -263,6 +274,14 @@ def _is_whole(session: feliss.Session) -> bool:
     alive = [engine for engine in status.engines if engine.role != "dead"]
     # Ranks may share an engine, since two losses came close together: that is as good a start.
     return status.protected and len(alive) >= WORKERS + SPARES
+
+
+def _to_fence(session: feliss.Session, injection: Any) -> set[str]:
+    """Return the engines whose messages are lost, and that live."""
+    fired = [event.data for event in injection.fired]
+    harmed = {data["engine"] for data in fired if data["fault"] in FENCED}
+    status = session.status()
+    return harmed & {str(engine.engine) for engine in status.engines if engine.role != "dead"}
 
 
 def _last(session: feliss.Session, lines: int = 60) -> str:

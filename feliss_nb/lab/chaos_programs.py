@@ -157,9 +157,22 @@ def edges(seed: int, count: int) -> Callable[[int, int], Any]:
     def make(rank: int, size: int) -> Any:
         draw = np.random.default_rng([seed, rank])
         targets = draw.integers(0, count * size, (count, 5))
-        return {"targets": targets, "rank": np.ones(count), "in": {}, "round": 0}
+        zeros = np.zeros(count)
+        return {"targets": targets, "rank": np.ones(count), "sum": zeros, "in": {}, "round": 0}
 
     return make
+
+
+def flows(mine: dict[str, Any], size: int) -> Any:
+    """Return what flows from one rank's vertices to each vertex."""
+    return np.bincount(mine["targets"].ravel(), np.repeat(mine["rank"] / 5.0, 5), minlength=size)
+
+
+def settle(mine: dict[str, Any], shares: list[Any]) -> None:
+    """End a round. The ranks come to rest in the end; their sum remembers every round."""
+    mine["rank"] = 0.15 + 0.85 * sum(shares)
+    mine["sum"] = mine["sum"] + mine["rank"]
+    mine["round"] += 1
 
 
 def spread(graph: feliss.Variable, last: int) -> None:
@@ -167,9 +180,7 @@ def spread(graph: feliss.Variable, last: int) -> None:
     here = feliss.here()
     mine = here[graph]
     count = len(mine["rank"])
-    flow = np.bincount(
-        mine["targets"].ravel(), np.repeat(mine["rank"] / 5.0, 5), minlength=count * here.size
-    )
+    flow = flows(mine, count * here.size)
     for rank in range(here.size):
         part = flow[rank * count : (rank + 1) * count]
         here.put(gather, graph, mine["round"], here.rank, part, last, rank=rank)
@@ -184,21 +195,36 @@ def gather(graph: feliss.Variable, number: int, source: int, part: Any, last: in
     if number != mine["round"] or len(waiting) < here.size:
         return
     shares = mine["in"].pop(number)
-    mine["rank"] = 0.15 + 0.85 * sum(shares[source] for source in range(here.size))
-    mine["round"] = number + 1
+    settle(mine, [shares[source] for source in range(here.size)])
     if number < last:
         here.put(spread, graph, last)
 
 
 def pagerank(session: feliss.Session, rng: random.Random) -> Any:
     """Iterate by continuations only: once begun, the notebook is not needed."""
-    graph = session.variable(edges(rng.randrange(1000), rng.choice([1000, 20_000])))
-    last = rng.randint(30, 80)
+    seed, count = rng.randrange(1000), rng.choice([1000, 20_000])
+    return iterate(session, seed, count, rng.randint(30, 80))
+
+
+def iterate(session: feliss.Session, seed: int, count: int, last: int) -> Any:
+    """Iterate over a graph with so many vertices a rank."""
+    graph = session.variable(edges(seed, count))
     session.wait()
     for rank in range(session.size):
         session.put(spread, graph, last, rank=rank)
     session.wait()
-    return [(part["rank"], part["round"]) for part in graph.partitions()]
+    return [(part["rank"], part["sum"], part["round"]) for part in graph.partitions()]
+
+
+def iterate_alone(size: int, seed: int, count: int, last: int) -> Any:
+    """Give what `iterate` gives, computed in this process."""
+    make = edges(seed, count)
+    parts = [make(rank, size) for rank in range(size)]
+    for _ in range(last + 1):
+        leaving = [flows(part, count * size) for part in parts]
+        for rank, part in enumerate(parts):
+            settle(part, [flow[rank * count : (rank + 1) * count] for flow in leaving])
+    return [(part["rank"], part["sum"], part["round"]) for part in parts]
 
 
 PROGRAMS: dict[str, Program] = {

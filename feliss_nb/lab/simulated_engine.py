@@ -32,6 +32,7 @@ class Shard:
     image: m.RankImage
     partitions: dict[int, Any]
     channel: tuple[tuple[int, m.Continuation], ...] = ()
+    damaged: bool = False  # its digest is another
 
     def handles(self) -> frozenset[int]:
         """Return the variables that it reaches."""
@@ -70,6 +71,8 @@ class SimulatedEngine:
     def __init__(self, name: str, simulation: Simulation) -> None:
         self.name, self.simulation = name, simulation
         self.alive = True
+        self.still_until = 0.0  # nothing happens here before
+        self.slow_until, self.factor = 0.0, 1.0
         self.worker = Worker(name)
         self.link = Link()  # to the master
         self.runners: dict[int, Runner] = {}
@@ -79,12 +82,16 @@ class SimulatedEngine:
 
     def later(self, action: Any, *args: Any, longest: float = 1.0) -> None:
         """Do something here after a while, if this engine then lives."""
+        simulation = self.simulation
 
         def act() -> None:
-            if self.alive:
+            if self.alive and simulation.now < self.still_until:
+                simulation.after(self.still_until - simulation.now, act)
+            elif self.alive:
                 action(*args)
 
-        self.simulation.after(self.simulation.rng.random() * longest, act)
+        delay = simulation.rng.random() * longest
+        simulation.after(delay * self.factor if simulation.now < self.slow_until else delay, act)
 
     def running(self) -> tuple[m.Running, ...]:
         """Return what runs here."""
@@ -132,6 +139,7 @@ class SimulatedEngine:
     def _start(self, runner: Runner, continuation: m.Continuation) -> None:
         runner.busy, runner.stopped = True, False
         rank, (name, args) = runner.machine, continuation.work
+        self.simulation.moment("mapping", rank.rank)
         here = Here(
             rank.rank,
             self.simulation.size,
@@ -202,6 +210,7 @@ class SimulatedEngine:
         if engine == self.name:
             self.execute(self.worker.deliver(*parcel))
         else:
+            self.simulation.moment("shuffling", rank.rank)
             self.simulation.to_peer(self.name, engine, "continuation", parcel)
 
     def _end(
@@ -239,6 +248,7 @@ class SimulatedEngine:
     def peer(self, kind: str, what: tuple[Any, ...]) -> None:
         """Take what another engine sent."""
         if kind == "continuation":
+            self.simulation.moment("reducing", what[1])
             self.execute(self.worker.deliver(*what))
         elif kind == "want":
             self.execute(self.worker.want(*what))
@@ -254,6 +264,7 @@ class SimulatedEngine:
     def _capture(self, command: m.Capture) -> None:
         runner = self.runners[command.rank]
         runner.to_capture = command
+        self.simulation.moment("capturing", command.rank)
         self._kick(runner)
 
     def _capture_now(self, runner: Runner) -> None:
@@ -282,6 +293,7 @@ class SimulatedEngine:
         shard = self.captures.pop(key)
         shard.channel = command.channel
         machine = self.runners[command.rank].machine
+        self.simulation.moment("encoding", command.rank)
         self.later(self._keep, machine, key, shard, command.holders)
 
     def _keep(
@@ -312,6 +324,9 @@ class SimulatedEngine:
         if checkpoint and (checkpoint, rank.rank) not in self.store:
             self.execute(self.worker.load_failed(rank.rank, "the snapshot is not here"))
             return
+        if checkpoint and self.store[checkpoint, rank.rank].damaged:
+            self.execute(self.worker.load_failed(rank.rank, "the digest is another"))
+            return
         shard = Shard(m.RankImage(), {})
         if checkpoint:
             shard = copy.deepcopy(self.store[checkpoint, rank.rank])
@@ -332,7 +347,8 @@ class SimulatedEngine:
     def _send_shard(self, command: m.SendShard) -> None:
         key = command.checkpoint, command.rank
         if self.simulation.fails("send", self.name):
-            del self.store[key]
+            self.store.pop(key, None)
+        if key not in self.store:
             self.execute(self.worker.lost(command))
             return
         self.simulation.to_peer(self.name, command.engine, "shard", (*key, self.store[key]))

@@ -37,8 +37,10 @@ from feliss_nb.core.master import Master
 from feliss_nb.core.placement import spread
 from feliss_nb.core.seat import Seat
 from feliss_nb.errors import FelissError, InternalError
+from feliss_nb.faults import FaultPlan
 from feliss_nb.lab import simulator_checks as checks
 from feliss_nb.lab.simulated_engine import Runner, Shard, SimulatedEngine
+from feliss_nb.lab.simulated_faults import FaultyNetwork, SimulatedInjection
 from feliss_nb.lab.simulated_programs import Asks, Failure, Notebook
 
 MASTER, NOTEBOOK = "master", "notebook"
@@ -121,6 +123,9 @@ class Simulation:
         self._most: int | None = None  # commands until the master dies in the middle of them
         self.engines: dict[str, SimulatedEngine] = {}
         self.links: dict[tuple[str, str, str], deque[Parcel]] = {}
+        self.network = FaultyNetwork(self)
+        self.injections: list[SimulatedInjection] = []
+        self.spoilt: set[tuple[str, int, int]] = set()  # snapshots that a fault has taken away
         self.log: list[tuple[float, str, Any]] = []
         self.view: dict[int, tuple[str, dict[int, Any]]] = {}
         self.open: dict[int, Question] = {}  # questions of the notebook, by token
@@ -245,6 +250,23 @@ class Simulation:
         running = () if known else victim.running()
         lost = m.EngineLost(engine, "its process ended", running)
         self.after(self.rng.random() * self.detection, self._with_master(lost))
+
+    def inject(self, plan: FaultPlan) -> SimulatedInjection:
+        """Carry out a fault plan, as a session does; a second of it is `simulated_faults.SECOND`.
+
+        Raises
+        ------
+        UsageError
+            If it names a rank that there is not.
+        """
+        injection = SimulatedInjection(self, plan.drawn(self.size))
+        self.injections.append(injection)
+        return injection
+
+    def moment(self, name: str, rank: int | None = None) -> None:
+        """Something happens at which a fault plan may wait: a phase begins."""
+        for injection in self.injections:
+            injection.moment(name, rank)
 
     def suspect(self, engine: str) -> None:
         """Let an engine miss its beats; it goes on until it is fenced."""
@@ -388,10 +410,16 @@ class Simulation:
         link = self.links.setdefault(key, deque())
         link.append(parcel)
         delay = self.rng.random() ** 3 * self.delay  # mostly short, now and then long
+        delay += self.network.delay(source, target)
+        parcel.lost = not self.network.passes(source, target)
         at = max(self.now + delay, self._arrivals.get(key, 0.0))
         self._arrivals[key] = at
 
         def arrive() -> None:
+            engine = self.engines.get(target)
+            if engine is not None and engine.alive and self.now < engine.still_until:
+                self._at(engine.still_until, arrive)  # it waits there, with what comes behind it
+                return
             link.popleft()
             if not parcel.lost:
                 parcel.act()
@@ -495,9 +523,12 @@ class Simulation:
     def _note(self, command: m.Log) -> None:
         self.log.append((self.now, command.kind, command.data))
         if command.kind == "committed":
+            self.moment("committing")
             shards = checks.check_commit(self)
             for look in self.commits:
                 look(shards)
+        elif command.kind == "recovering" and command.data["epoch"]:  # the start is no recovery
+            self.moment("loading")
         elif command.kind == "failed":
             checks.check_loss(self)
 

@@ -12,7 +12,7 @@ from feliss_nb.core.seat import Seat
 from feliss_nb.errors import InternalError, LossError
 
 if TYPE_CHECKING:
-    from feliss_nb.lab.simulated_engine import Shard
+    from feliss_nb.lab.simulated_engine import Shard, SimulatedEngine
     from feliss_nb.lab.simulator import Simulation
 
 LIVE = ("running", "preparing", "cutting", "recording")
@@ -69,13 +69,15 @@ def check_world(sim: Simulation) -> None:
     for engine in sim.engines.values():
         if engine.alive:
             engine.worker.check_invariants()
-            if not engine.worker.shards <= engine.store.keys():
+            absent = engine.worker.shards - engine.store.keys()
+            if any((engine.name, *key) not in sim.spoilt for key in absent):
                 raise InternalError(f"{engine.name} acknowledged snapshots that it does not keep")
     if master.state not in ("failed", "stopped") and not sim.corrupted:
         for rank, holders in master.committed.shards.items():
             for holder in holders:
                 keeper = sim.engines[holder]
-                if keeper.alive and (master.committed.id, rank) not in keeper.store:
+                key = master.committed.id, rank
+                if keeper.alive and key not in keeper.store and (holder, *key) not in sim.spoilt:
                     raise InternalError(f"{holder} has dropped its snapshot of rank {rank}")
     if master.state not in LIVE:
         return
@@ -83,7 +85,8 @@ def check_world(sim: Simulation) -> None:
     twice = [identity for identity, n in ids.items() if n > 1]
     if twice:
         raise InternalError(f"{len(twice)} continuations are in two places")
-    if all(sim.engines[engine].alive for engine in master.engines):
+    engines = [sim.engines[name] for name in master.engines]
+    if all(engine.alive and engine.name not in sim.network.lossy for engine in engines):
         _check_counters(sim)
 
 
@@ -151,10 +154,12 @@ def _shown(value: Any) -> Any:
 def check_commit(sim: Simulation) -> list[Shard]:
     """Check that the checkpoint just committed is a consistent cut; return its snapshots."""
     master = sim.master
-    shards = [
-        sim.engines[master.routes[rank]].store[master.committed.id, rank]
-        for rank in range(sim.size)
-    ]
+    shards = []
+    for rank in range(sim.size):
+        key = master.committed.id, rank
+        if (master.routes[rank], *key) in sim.spoilt:
+            return []
+        shards.append(sim.engines[master.routes[rank]].store[key])
     sent = Counter({(s, t): n for s, x in enumerate(shards) for t, n in x.image.sent_total.items()})
     came: Counter[tuple[int, int]] = Counter()
     for target, receiver in enumerate(shards):
@@ -182,6 +187,11 @@ def check_commit(sim: Simulation) -> list[Shard]:
     return shards
 
 
+def _has(engine: SimulatedEngine, checkpoint: int, rank: int) -> bool:
+    shard = engine.store.get((checkpoint, rank))
+    return shard is not None and not shard.damaged
+
+
 def check_loss(sim: Simulation) -> None:
     """Check that a session which gave up had lost every copy of a rank."""
     master = sim.master
@@ -192,7 +202,7 @@ def check_loss(sim: Simulation) -> None:
             name
             for name in sim.living()
             if name in master.engines
-            and (master.committed.id == 0 or (master.committed.id, rank) in sim.engines[name].store)
+            and (master.committed.id == 0 or _has(sim.engines[name], master.committed.id, rank))
         ]
         told = [
             message.rank

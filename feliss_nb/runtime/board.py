@@ -38,7 +38,6 @@ class Slot:
 
     def begin(self, identity: bytes, job: int) -> None:
         """Note a continuation."""
-        self._times[_BEGAN] = 0.0
         _SLOT.pack_into(self._memory, 0, 0.0, job, -1, identity)
         self.words[_COUNT] += 1
         self._times[_BEGAN] = monotonic()

@@ -875,6 +875,9 @@ class Driver:
         # The cluster ends its engines itself, with their nannies, whose parents they are.
         for info in self.engines.values():
             info.process.close()
+            if info.board is not None:
+                info.board.close()
+                info.board = None
         self._stopping = True
 
     def _broken(self, error: BaseException) -> None:

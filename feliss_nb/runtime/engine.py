@@ -177,8 +177,8 @@ class EngineWorker:
                 if monotonic() >= next_tick:
                     self._tick()
                     next_tick = monotonic() + TICK
-                    if self._own and not self.directory.exists():
-                        os._exit(0)  # the session was cleared away
+                    if not self.directory.exists():  # the session was cleared away
+                        self._end()
                     if terms.read(self.directory) > self._term:
                         poller.unregister(socket)
                         socket.close(0)
@@ -189,6 +189,11 @@ class EngineWorker:
             raise
         finally:
             socket.close(0 if self._closing else 1000)
+
+    def _end(self) -> None:
+        if self._own:
+            os._exit(0)
+        threading.Thread(target=self.close, name="feliss-close", daemon=True).start()
 
     def _meet_master(self, poller: zmq.Poller) -> zmq.Socket[bytes]:
         """Turn to the master of now. It tells what it has heard, then it gets the rest."""
@@ -691,7 +696,10 @@ class EngineWorker:
     def close(self) -> None:
         """End the worker's threads; the engine goes on."""
         with self.lock:
+            if self._closing:
+                return
             self._closing = True
+            _workers.pop(str(self.directory), None)
             self.execute([m.Retire(rank) for rank in list(self.runners)])
             for rank in self.worker.ranks.values():
                 rank.retire()
@@ -709,7 +717,6 @@ class EngineWorker:
         self._doors.close()
         if not (self._control.is_alive() or self._data.is_alive()):
             self._context.destroy(linger=0)  # under a thread that uses a socket it would abort
-        _workers.pop(str(self.directory), None)
 
 
 def _is_small(buffers: Sequence[Any]) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from feliss_nb.errors import UsageError, WaitTimeout
-from feliss_nb.faults import Fault, FaultPlan
+from feliss_nb.faults import Fault, FaultPlan, victims
 from feliss_nb.runtime import wire
 from feliss_nb.runtime.events import Event
 from feliss_nb.runtime.owner import Process
@@ -201,14 +201,8 @@ class Injector:
         _FAULTS[fault.kind](self, fault, engine)
 
     def _victim(self, fault: Fault) -> str:
-        master, rank = self._driver.master, fault.rank or 0
-        host = master.routes.get(rank, "")
-        choice = [host]
-        if fault.victim == "holder":
-            choice = sorted(master.committed.shards.get(rank, set()) - {host}) + choice
-        elif fault.victim == "spare":
-            used = set(master.routes.values())
-            choice = [engine for engine in master.engines if engine not in used] + choice
+        master = self._driver.master
+        choice = victims(fault, master.routes, master.committed.shards, master.engines)
         return next((e for e in choice if self._living(e) is not None), "")
 
     def _living(self, engine: str) -> EngineInfo | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,14 @@ def test_a_plan_that_makes_no_sense_is_refused(settled: feliss.Session) -> None:
         settled.inject(Fault("kill"))
     assert settled.inject(None) is None
     count_words(settled)
+
+
+def test_the_example_of_the_manual_runs_as_it_stands(script: Any) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "faults.md").read_text("utf-8")
+    [example] = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    total, fired = script(example).stdout.splitlines()
+    assert total == "333328333350000"
+    assert sorted(fired.split()) == ["kill", "kill", "slow"]
 
 
 # ---------------------------------------------------------------- stores

@@ -14,6 +14,8 @@ import feliss_nb as feliss
 from feliss_nb import errors
 
 PATIENCE = 60.0
+#: Seconds: what does not hang is done long before, on a busy machine and a new engine too.
+DEADLINE = 5.0
 
 
 def die(*args: object, **more: object) -> None:
@@ -97,10 +99,10 @@ def test_a_continuation_past_its_deadline_costs_its_engine(
     idle: feliss.Session, flags: Any
 ) -> None:
     before = lost(idle)
-    job = idle.put(hang_once, flags.path("hangs"), rank=2, timeout=0.5)
+    job = idle.put(hang_once, flags.path("hangs"), rank=2, timeout=DEADLINE)
     job.wait(PATIENCE)
     assert lost(idle) == before + 1
-    assert "more than 0.5 s" in idle.events.of_kind("fencing")[-1].data["why"]
+    assert f"more than {DEADLINE:g} s" in idle.events.of_kind("fencing")[-1].data["why"]
 
 
 def test_what_always_hangs_is_set_aside_after_some_losses(idle: feliss.Session, flags: Any) -> None:
@@ -112,7 +114,7 @@ def test_what_always_hangs_is_set_aside_after_some_losses(idle: feliss.Session, 
 
 
 def test_who_waits_for_a_hanging_rank_is_not_late(flags: Any) -> None:
-    with feliss.start(workers=3, spares=1, continuation_timeout=1.0) as session:
+    with feliss.start(workers=3, spares=1, continuation_timeout=DEADLINE) as session:
         assert session.spmd(wait_for_last, flags.path("hangs")).collect() == [7, 7, 7]
         [fenced] = session.events.of_kind("fencing")
         assert "rank 2" in fenced.data["why"]

@@ -84,6 +84,21 @@ def test_the_map_function_of_both_sides_counts_a_block():
     assert bench_wordcount.count(block) == {"to": 2, "be": 2, "or": 1, "not": 1}
 
 
+@pytest.mark.engines
+@pytest.mark.slow
+def test_kills_every_two_seconds(capsys):
+    assert bench.kills(json=True, seconds=6.0, every=2.0, seed=1) == 0
+    found = json.loads(capsys.readouterr().out)
+    values = {figure["name"]: figure["value"] for figure in found["figures"]}
+    assert values["kills"] == values["engines lost"] == 3
+    assert values["the result of the undisturbed run"] == 1
+
+
+def test_kills_need_time():
+    with pytest.raises(UsageError, match="every=3 must be above 0 and at most seconds=2"):
+        bench.kills(json=True, seconds=2.0, every=3.0)
+
+
 def test_benchmarks_are_the_ones_that_the_command_knows():
     from feliss_nb import cli
 

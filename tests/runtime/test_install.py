@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from feliss_nb.core.master import Master
+from feliss_nb.core.seat import Seat
 from feliss_nb.errors import FelissError
 from feliss_nb.runtime import driver
 from feliss_nb.runtime.driver import Driver
@@ -47,7 +48,7 @@ class Cluster:
 
 
 def driver_of(cluster: Any) -> Driver:
-    return Driver(cluster, Master(1, False), EventLog(), lambda engine: f"install {engine}")
+    return Driver(cluster, Seat(Master(1, False)), EventLog(), lambda engine: f"install {engine}")
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
