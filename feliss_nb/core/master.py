@@ -11,7 +11,7 @@ Rules
   before the cut, on all ranks, and the next one starts behind it. Until they agree nothing is held
   back between ranks, so what a step waits for comes as it does without a checkpoint.
 * The epoch rises when a recovery completes; a loss during a recovery extends it.
-* No rank runs in a new epoch before all stand.
+* No rank runs in a new epoch before all stand; lost engines are replaced behind that.
 * What ran when an engine was lost may be the cause: see `poison`. A rank that ran something then
   starts again when its new host may be lost as well, with no snapshot lost for good.
 """
@@ -67,6 +67,7 @@ class Master:
         self.ledger = Ledger(self.fleet)
         self.checkpoints = Checkpoints(self.fleet, self.ledger, copies)
         self.restored: set[int] = set()
+        self.to_replace = 0  # lost engines
         self.protect_waits: list[Any] = []
         self.poison = Poison(losses)
         self.ordered = 0  # replacements that have not come
@@ -174,6 +175,9 @@ class Master:
             self._step("checkpoint")
             commands += self.checkpoints.prepare()
         if self.state in _LIVE:
+            # Not before: to start an engine takes the processors that a recovery needs.
+            commands += [m.Replace()] * self.to_replace
+            self.to_replace = 0
             commands += ledger.answer_waits()
             if self.protect_waits and self.is_protected():
                 commands += [m.Answer(token) for token in self.protect_waits]
@@ -381,7 +385,7 @@ class Master:
         commands: Commands = [m.Log("engine-lost", data)]
         if self.replace:
             self.ordered += 1
-            commands.append(m.Replace())
+            self.to_replace += 1
         commands += self._blame(event)
         commands += self._abort_checkpoint()
         if not ranks and self.state != "recovering":

@@ -45,6 +45,7 @@ class Worker:
         self.capture = "full"  # of the checkpoint under way
         self.shards: set[tuple[int, int]] = set()  # (checkpoint, rank) in this engine's store
         self.awaited: set[int] = set()  # ranks whose snapshot is on its way here
+        self.asked: dict[int, int] = {}  # rank -> how often its source was asked for it
         self.deferred: list[Any] = []  # words of the master that wait for the captures
 
     def handle(self, message: Any) -> Commands:
@@ -82,7 +83,7 @@ class Worker:
         self.ranks = {rank: Rank(rank, self.epoch) for rank in mine}
         for rank in message.waiting & self.ranks.keys():
             self.ranks[rank].waits = True
-        self.awaited, self.deferred = set(), []
+        self.awaited, self.asked, self.deferred = set(), {}, []
         for rank in mine:
             source = self.sources.get(rank)
             if self.checkpoint == 0 or (self.checkpoint, rank) in self.shards:
@@ -90,10 +91,13 @@ class Worker:
             elif source is None or source == self.engine:
                 commands += self.load_failed(rank, "the snapshot is not here")
             else:
-                self.awaited.add(rank)
-                want = m.Want(self.checkpoint, rank, self.engine)
-                commands.append(m.ToEngine(source, want))
+                commands += self._ask(rank, source)
         return commands
+
+    def _ask(self, rank: int, source: m.Engine) -> Commands:
+        self.awaited.add(rank)
+        self.asked[rank] = self.asked.get(rank, 0) + 1
+        return [m.ToEngine(source, m.Want(self.checkpoint, rank, self.engine))]
 
     def _resume(self, message: m.Resume) -> Commands:
         commands: Commands = []
@@ -216,7 +220,8 @@ class Worker:
         if self.sources.get(rank) != message.engine:
             return []  # it was asked before the last rollback
         self.awaited.discard(rank)
-        return self.load_failed(rank, f"engine {message.engine} does not have the snapshot")
+        error = f"engine {message.engine} does not have the snapshot"
+        return self._cannot_load(rank, message.engine, error)
 
     # ------------------------------------------------------------ the runtime's words
 
@@ -271,6 +276,10 @@ class Worker:
         self.shards.add((saved.checkpoint, saved.rank))
         return [m.ToMaster(saved)]
 
+    def is_awaited(self, checkpoint: int, rank: int) -> bool:
+        """Whether a rank is to stand up from a snapshot that is on its way here."""
+        return checkpoint == self.checkpoint and rank in self.awaited
+
     def stored(self, checkpoint: int, rank: int) -> Commands:
         """A copy came in and is in the store."""
         if checkpoint < self.checkpoint:
@@ -304,8 +313,19 @@ class Worker:
         return [m.Delete(self.garbage), m.ToMaster(restored)]
 
     def load_failed(self, rank: int, error: Any) -> Commands:
-        """A rank's snapshot could not be read."""
-        source = self.sources.get(rank) or self.engine
+        """A rank's snapshot could not be read.
+
+        One that came from elsewhere may have been damaged here: it is asked for once more.
+        """
+        source = self.sources.get(rank)
+        if rank not in self.asked or source is None:
+            return self._cannot_load(rank, self.engine, error)
+        if self.asked[rank] == 1:
+            self.shards.discard((self.checkpoint, rank))
+            return self._ask(rank, source)
+        return self._cannot_load(rank, source, error)
+
+    def _cannot_load(self, rank: int, source: m.Engine, error: Any) -> Commands:
         self.shards.discard((self.checkpoint, rank))
         failed = m.RestoreFailed(self.epoch, self.attempt, rank, source, error)
         return [m.ToMaster(failed)]

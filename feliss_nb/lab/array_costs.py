@@ -82,6 +82,41 @@ def in_memory(megabytes: float, repeats: int) -> InMemory:
     return found
 
 
+@dataclass(slots=True)
+class ForkedObjects:
+    """Forked checkpoints of an engine full of small objects.
+
+    Attributes
+    ----------
+    resident : list of int
+        Bytes of the engine's process that are in memory, at each of them.
+    forked, fork : list of float
+        Seconds of their pauses, and of ``os.fork`` there and nothing else.
+    """
+
+    resident: list[int] = field(default_factory=list)
+    forked: list[float] = field(default_factory=list)
+    fork: list[float] = field(default_factory=list)
+
+
+def forked_objects(megabytes: float, repeats: int) -> ForkedObjects:
+    """Measure pauses of an engine that a map of whole numbers fills up to so much memory."""
+    found = ForkedObjects()
+    with feliss.start(
+        workers=1, spares=0, copies=0, checkpoint_every=None, capture="forked"
+    ) as session:
+        held = session.variable(functools.partial(_fill, megabytes * 1e6), name="state")
+        session.wait()
+        for _ in range(2):  # memory of two snapshots, in turns
+            session.checkpoint(PATIENCE)
+        for _ in range(repeats):
+            session.put(_add_one, held, rank=0).wait()
+            found.resident += session.variable(_resident).partitions()
+            found.forked.append(session.checkpoint(PATIENCE).pause)
+            found.fork += session.variable(_raw_fork).partitions()
+    return found
+
+
 # ---------------------------------------------------------------- the disk
 
 
@@ -306,6 +341,21 @@ def _change_first(held: Any, count: int) -> None:
 def _change_all(held: Any) -> None:
     for array in feliss.here()[held] or ():
         array += 1.0
+
+
+def _resident(rank: int = 0, ranks: int = 1) -> int:
+    return psutil.Process().memory_info().rss
+
+
+def _fill(wanted: float, rank: int, ranks: int) -> dict[int, int]:
+    found: dict[int, int] = {}
+    while _resident() < wanted:
+        found.update((i, 7 * i) for i in range(len(found), len(found) + 20_000))
+    return found
+
+
+def _add_one(held: Any) -> None:
+    feliss.here()[held][-1] = 0
 
 
 def _copies(held: Any, repeats: int, rank: int, ranks: int) -> list[float]:

@@ -55,13 +55,14 @@ class Sizes:
 
     paper: float = ENTRIES * STATES[PAPER].bytes_each / 1e6
     arrays: float = 1000.0
+    resident: float = 2000.0
     others: float = 200.0
     slow: float = _SLOW
     states: tuple[str, ...] = tuple(state for state in STATES if state != PAPER)
     in_memory: tuple[str, ...] = ("full", "forked", "incremental")
 
 
-QUICK = Sizes(2.0, 2.0, 2.0, 10 * _SLOW, ("float array",), ("forked",))
+QUICK = Sizes(2.0, 2.0, 150.0, 2.0, 10 * _SLOW, ("float array",), ("forked",))
 
 Part = Callable[[Report, Sizes, int], None]
 
@@ -110,7 +111,6 @@ def _paper(report: Report, sizes: Sizes, repeats: int) -> None:
     found = measure((PAPER,), (sizes.paper,), _CAPTURES, repeats=repeats, on_step=_step)
     _add(report, found)
     by_name = _by_name(found)
-    report.add(f"{PAPER}: pause, forked", _ms(by_name["forked"], "pause"), "ms", at_most=40)
     for dump in _dumps(by_name):
         for how in (how for how in _CAPTURES if not how.startswith("incremental")):
             times, sizes_ = (_ratio(by_name, dump, how, figure) for figure in ("seconds", "bytes"))
@@ -193,6 +193,11 @@ def _pause(report: Report, sizes: Sizes, repeats: int) -> None:
     report.add(f"{what}: a copy alone", median(found.copy) * 1e3, "ms")
     share = ratio(found.copy, found.full) * 100
     report.add(f"{what}: full, of the rate of a copy", share, "%", at_least=60)
+    _step(f"{PAPER}, {sizes.resident:g} MB resident: a fork")
+    objects = array_costs.forked_objects(sizes.resident, repeats)
+    what = f"{PAPER}, {median(objects.resident) / 1e6:.0f} MB resident"
+    report.add(f"{what}: pause, forked", median(objects.forked) * 1e3, "ms", at_most=40)
+    report.add(f"{what}: os.fork alone", median(objects.fork) * 1e3, "ms")
 
 
 def _disk(report: Report, sizes: Sizes, repeats: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import threading
 import time
 from statistics import median
 
@@ -14,9 +16,7 @@ from feliss_nb.state.canonical import canonical_digest
 WORKERS, SPARES = 3, 1
 VERTICES = 1000  # of each rank: small, so that there are many rounds to lose
 ROUNDS = 300  # to find how long one takes
-PATIENCE = 60.0  # seconds for the last loss to show
-#: The iteration is to go on behind the last kill.
-LONGER = 1.1
+PATIENCE = 60.0  # seconds for a recovery to show
 
 
 def kills(json: bool, seconds: float = 60.0, every: float = 3.0, seed: int = 0) -> int:
@@ -30,9 +30,10 @@ def kills(json: bool, seconds: float = 60.0, every: float = 3.0, seed: int = 0) 
     json : bool
         Print one object instead of a table.
     seconds : float
-        How long the job would take undisturbed, about.
+        For how long.
     every : float
-        Seconds between kills.
+        Seconds between kills. Where engines start more slowly than they are killed, a kill waits
+        until a loss is one that the copies tolerate.
     seed : int
         Of the graph, and of the victims.
 
@@ -46,20 +47,17 @@ def kills(json: bool, seconds: float = 60.0, every: float = 3.0, seed: int = 0) 
             f"every={every:g} must be above 0 and at most seconds={seconds:g}, and seed={seed} at "
             "least 0"
         )
-    count = int(seconds / every)
-    plan = [feliss.Fault("kill", at=every * (number + 1)) for number in range(count)]
     with feliss.start(workers=WORKERS, spares=SPARES, checkpoint_every=0.5) as session:
         begun = time.monotonic()
         iterate(session, seed, VERTICES, ROUNDS)
-        rounds = int(LONGER * seconds / (time.monotonic() - begun) * ROUNDS) + 1
-        injection = session.inject(feliss.FaultPlan(plan, seed))
-        assert injection is not None
+        rounds = int(seconds / (time.monotonic() - begun) * ROUNDS) + 1
+        killer = Killer(session, seconds, every, seed)
         begun = time.monotonic()
         found: list[bytes] = []
-        while not (found and injection.is_over):  # once, unless it was faster than expected
+        while killer.is_alive():  # once, unless it was faster than expected
             found.append(canonical_digest(iterate(session, seed, VERTICES, rounds)))
         took = time.monotonic() - begun
-        session.events.wait_for("engine-lost", count, PATIENCE)
+        session.events.wait_for("engine-lost", killer.count, PATIENCE)
         session.wait(PATIENCE)
         lost = session.events.of_kind("engine-lost")
         recovered = session.events.of_kind("recovered")
@@ -71,7 +69,7 @@ def kills(json: bool, seconds: float = 60.0, every: float = 3.0, seed: int = 0) 
     report.add("seed", seed, "")
     report.add("rounds", rounds, "")
     report.add("jobs, one after the other", len(found), "")
-    report.add("kills", len(injection.fired), "")
+    report.add("kills", killer.count, "")
     report.add("engines lost", len(lost), "")
     report.add("recoveries", len(recovered), "")
     report.add("from a loss to every rank running, median", median(times or [0.0]), "s")
@@ -80,3 +78,42 @@ def kills(json: bool, seconds: float = 60.0, every: float = 3.0, seed: int = 0) 
     report.add("the result of the undisturbed run", int(equal), "", at_least=1)
     report.print(json)
     return 0 if equal else 1
+
+
+class Killer(threading.Thread):
+    """Kills until its time is over.
+
+    Attributes
+    ----------
+    count : int
+        How many engines.
+    """
+
+    def __init__(self, session: feliss.Session, seconds: float, every: float, seed: int) -> None:
+        super().__init__(name="feliss-killer", daemon=True)
+        self.count = 0
+        self._session, self._every = session, every
+        self._end, self._rng = time.monotonic() + seconds, random.Random(seed)
+        self.start()
+
+    def run(self) -> None:
+        """Kill, and wait."""
+        due = time.monotonic() + self._every
+        while due <= self._end and not self._session.over:
+            time.sleep(max(due - time.monotonic(), 0.02))
+            if time.monotonic() > self._end:
+                return
+            if not self._may_lose_one():
+                continue
+            rank = self._rng.randrange(self._session.size)
+            injection = self._session.inject(feliss.Fault("kill", rank=rank))
+            if injection is not None:
+                injection.wait(PATIENCE)
+                self.count += 1
+            while due < time.monotonic():
+                due += self._every
+
+    def _may_lose_one(self) -> bool:
+        status = self._session.status()
+        alive = [engine for engine in status.engines if engine.role != "dead"]
+        return status.protected and len(alive) > 1

@@ -55,6 +55,8 @@ CAPTURES = (
 LASTS = 4.0
 #: Phases that only MapReduce has.
 OF_MAPS = ("mapping", "shuffling", "reducing")
+#: Phases that only another fault brings.
+AFTERWARDS = ("detecting", "loading")
 #: Faults that end an engine, or can: more than one at a time may be more than copies tolerate.
 DEADLY = frozenset(
     ("kill", "kill-with-nanny", "exhaust-memory", "flip-bit", "lose-shard", "drop", "cut")
@@ -82,8 +84,10 @@ class Drawn:
         rng = random.Random(seed)
         every = rng.choice([0.2, 0.5, 1.0, None])
         program = rng.choice(sorted(PROGRAMS))
-        phases = [phase for phase in PHASES if program == "words" or phase not in OF_MAPS]
-        plan = feliss.FaultPlan.random(seed, rng.choice([1, 1, 2, 3]), 2.0, KINDS, phases)
+        count = rng.choice([1, 1, 2, 3])
+        never = {*(() if program == "words" else OF_MAPS), *(AFTERWARDS if count == 1 else ())}
+        phases = [phase for phase in PHASES if phase not in never]
+        plan = feliss.FaultPlan.random(seed, count, 2.0, KINDS, phases)
         return cls(seed, program, rng.randrange(VARIANTS), plan, rng.choice(CAPTURES), every)
 
     def run(self, session: feliss.Session) -> bytes:

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from feliss_nb.runtime.treemap import Picture
 
 PATIENCE = 600.0
+#: Checkpoints and dumps of a kind that no figure has: see `measure`.
+UNCOUNTED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ def measure(
     dumpers : sequence of str
         Names in ``dumps.DUMPERS``; those that this machine lacks are left out.
     repeats : int
-        Checkpoints and dumps of each kind, behind one that is not counted.
+        Checkpoints and dumps of each kind, behind two that are not counted: two snapshots are in
+        memory in turns, and that memory is new then.
     folder : str, optional
         Where to write; a temporary directory in it is used, and removed.
     on_step : callable
@@ -252,22 +255,27 @@ def _in_turns(
         held = session.variable(functools.partial(_make, state, size), name="state")
         session.wait()
         there = [name for name in dumpers if not dumps.DUMPERS[name].missing(pid)]
-        # An incremental one is one behind its like only.
-        alone = [name for name in how if captures.method(name).needs_base]
+        # An incremental one is one behind its like only; and behind a fork the first write to each
+        # page costs a fault, which the next forked one bears, as in a job, and nobody else.
+        alone = [name for name in how if _stands_alone(captures.method(name))]
         together = [name for name in how if name not in alone]
         for names in ([*together, *there], *([name] for name in alone)):
-            for count in range(repeats + 1):
+            for count in range(-UNCOUNTED, repeats):
                 for name in names:
                     if name in there:
                         cost = _dump_cost(state, size, name, pid, place, rate)
                     else:
                         session.capture = name
-                        session.put(_change, held, count, rank=0).wait()
-                        is_last = count == repeats and rate == math.inf
+                        session.put(_change, held, count + UNCOUNTED, rank=0).wait()
+                        is_last = count == repeats - 1 and rate == math.inf
                         cost = _checkpoint_cost(state, size, name, session, disk, is_last)
-                    if count:
+                    if count >= 0:
                         found[name].append(cost)
     return [cost for costs in found.values() for cost in costs]
+
+
+def _stands_alone(method: captures.Method) -> bool:
+    return method.needs_base or method.forked
 
 
 def _checkpoint_cost(

@@ -420,9 +420,9 @@ class Simulation:
             if engine is not None and engine.alive and self.now < engine.still_until:
                 self._at(engine.still_until, arrive)  # it waits there, with what comes behind it
                 return
-            link.popleft()
-            if not parcel.lost:
-                parcel.act()
+            first = link.popleft()
+            if not first.lost:
+                first.act()
 
         self._at(at, arrive)
 

@@ -7,6 +7,7 @@ executed under the lock, and none of that waits. The engine's main thread stays 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -29,7 +30,7 @@ from feliss_nb.runtime import terms, wire
 from feliss_nb.runtime.blobs import large_buffers
 from feliss_nb.runtime.board import Board
 from feliss_nb.runtime.capturing import Captured
-from feliss_nb.runtime.copier import Copier
+from feliss_nb.runtime.copier import NICE, Copier
 from feliss_nb.runtime.doors import Doors
 from feliss_nb.runtime.forking import process_stands_fork
 from feliss_nb.runtime.misbehaving import misbehave
@@ -121,13 +122,14 @@ class EngineWorker:
     """
 
     def __init__(self, engine: str, directory: Path, size: int, seed: int, own: bool) -> None:
-        self.engine, self.directory, self._own = engine, directory, own
+        self.engine, self.directory, self._is_own = engine, directory, own
         self.size, self.seed = size, seed
         self.lock = threading.RLock()
         self.worker = Worker(engine)
         self.store = MemoryStore()
         self.runners: dict[int, Runner] = {}
         self.captures: dict[tuple[int, int], Captured] = {}
+        self._borrowed: dict[tuple[int, int], list[Any]] = {}  # shards in memory of others
         self.progress: dict[tuple[int, int], tuple[int, int]] = {}
         self.mapped: dict[tuple[int, int], int] = {}
         self.names: dict[int, str] = {}
@@ -191,7 +193,7 @@ class EngineWorker:
             socket.close(0 if self._closing else 1000)
 
     def _end(self) -> None:
-        if self._own:
+        if self._is_own:
             os._exit(0)
         threading.Thread(target=self.close, name="feliss-close", daemon=True).start()
 
@@ -286,6 +288,11 @@ class EngineWorker:
             self._attempt = message.attempt
             self.link, self.link_is_open = None, self._world is not None
         self.execute(self.worker.handle(message))
+        if isinstance(message, m.Resume) and self._borrowed:
+            borrowed, self._borrowed = self._borrowed, {}
+            threading.Thread(
+                target=self._own, args=(borrowed,), name="feliss-own", daemon=True
+            ).start()
 
     def _make_link(self, order: wire.Link) -> None:
         if self._world is not None:
@@ -369,17 +376,8 @@ class EngineWorker:
     def _listen(self) -> None:
         inbox = self._inbox
         try:
-            while True:
-                message = self.peers.receive(inbox)
-                if message is None:
-                    break
-                head, buffers = message
-                if head[0] == "shard":  # kept for long, and sent again: in memory of our own
-                    buffers = self.peers.segments.fresh(buffers, shared=True)
-                elif head[0] == "difference":
-                    buffers = self._whole(head, buffers)
-                with self.lock:
-                    self._from_peer(head, buffers)
+            while self._listen_once(inbox):
+                pass
         except zmq.ContextTerminated:
             return
         except BaseException as error:  # the master must hear of a bug of ours
@@ -387,6 +385,45 @@ class EngineWorker:
             raise
         finally:
             inbox.close(0)
+
+    def _listen_once(self, inbox: zmq.Socket[bytes]) -> bool:
+        """Take a message, and refer to its memory no more; False at the end."""
+        message = self.peers.receive(inbox)
+        if message is None:
+            return False
+        head, buffers = message
+        if head[0] == "shard":
+            self._take_shard(head, buffers)
+            return True
+        if head[0] == "difference":
+            buffers = self._whole(head, buffers)
+        with self.lock:
+            self._from_peer(head, buffers)
+        return True
+
+    def _take_shard(self, head: tuple[Any, ...], frames: list[Any]) -> None:
+        """Keep a snapshot, in memory of our own: it is kept for long, and may be sent again.
+
+        A rank that waits for it stands up from where it lies now, and we copy it behind that.
+        """
+        key = head[1:]
+        with self.lock:
+            if self.worker.is_awaited(*key):
+                self._borrowed[key] = frames
+                self._from_peer(head, frames)
+                return
+        frames = self.fresh(frames, shared=True)
+        with self.lock:
+            self._from_peer(head, frames)
+
+    def _own(self, borrowed: dict[tuple[int, int], list[Any]]) -> None:
+        """Copy what lies in memory of others, beside the ranks: they run again first."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        for key, theirs in borrowed.items():
+            mine = self.fresh(theirs, shared=True)
+            with self.lock:
+                self.store.replace(key, theirs, mine)
 
     def _whole(self, head: tuple[Any, ...], frames: list[Any]) -> list[Any]:
         """Return the shard that a difference makes of the one that is here; empty if none is."""

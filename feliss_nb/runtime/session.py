@@ -259,7 +259,8 @@ class BaseSession:
         self._adopt(variables, master.jobs, names, unnamed)
         held = frozenset([*unnamed, *(number for number, _ in names.values())])
         met: Future[None] = Future()
-        missing = about["engines"] - len(master.engines) if master.replace else 0
+        ordered = about["engines"] - len(master.engines) - master.to_replace
+        missing = ordered if master.replace else 0
         driver.run_soon(lambda: driver.take_over(found, held, missing, met))
         every, mtbf = found.notes.get("pace", (None, None))
         driver.run_soon(lambda: driver.pace.set(every, mtbf))

@@ -195,7 +195,7 @@ def draft(
     known : Index, optional
         Of the last committed snapshot, for a method that needs a base.
     listener : Listener, optional
-        Hears of the frames while they are made; for a method that is `plain`.
+        Hears of the stream while it is made; for a method that is `plain`.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def draft(
             difference, sealed, index = found
             index.links = known.links + 1 if known is not None else 0
             return Draft(sealed, difference, index if how.needs_base else None, how.compression)
-    kept, marks = keep(live, room, listener)
+    kept, marks = keep(live, room)
     return Draft(kept, None, index_of(kept, marks) if how.needs_base else None, "")
 
 

@@ -20,6 +20,7 @@ CHUNK = 16 * 1024
 SHORTEST, LONGEST = 1024, 32 * 1024
 _BITS = 12
 _WINDOW = 16
+_STEP = 32 * CHUNK  # what is copied and then marked stays in the cache
 _BLOCK = 1 << 17  # what is hashed at once stays in the cache
 _GEAR = np.array([xxhash.xxh3_64_intdigest(bytes([byte])) >> 32 for byte in range(256)], np.uint32)
 
@@ -30,6 +31,17 @@ def marks(buffer: Any) -> bytes:
     """The marks of a buffer's chunks, one behind the other."""
     view = memoryview(buffer).cast("B")
     return b"".join([mark(view[start : start + CHUNK]) for start in range(0, len(view), CHUNK)])
+
+
+def copy(target: Any, source: Any) -> bytes:
+    """Copy a buffer; return the marks of the copy, taken while it is in the cache."""
+    there = np.frombuffer(target, np.uint8)
+    here = np.frombuffer(source, np.uint8)
+    found = []
+    for start in range(0, len(here), _STEP):
+        there[start : start + _STEP] = here[start : start + _STEP]
+        found.append(marks(there[start : start + _STEP]))
+    return b"".join(found)
 
 
 def fixed_ends(size: int) -> list[int]:

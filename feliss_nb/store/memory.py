@@ -34,6 +34,11 @@ class MemoryStore:
         """
         return self._shards[key]
 
+    def replace(self, key: Key, old: list[Any], new: list[Any]) -> None:
+        """Keep other frames with the same content, if these are still kept."""
+        if self._shards.get(key) is old:
+            self._shards[key] = new
+
     def drop(self, older: int = 0, exactly: int = 0) -> None:
         """Delete the snapshots of checkpoints before `older`, and those of `exactly`."""
         # A copier may look at the same time: no step of this runs other Python code halfway.

@@ -239,10 +239,17 @@ def test_a_loss_rolls_back_and_the_epoch_rises_when_all_stand():
     assert (rollback.epoch, rollback.checkpoint) == (1, 1)
     assert rollback.routes == {0: "e0", 1: "e2"}
     assert rollback.sources == {0: "e0", 1: "e0"}
-    assert only(commands, m.Replace)
+    assert not only(commands, m.Replace)  # the processors are needed for the recovery
     assert master.epoch == 0
-    assert only(restore_all(master), m.Resume)
+    commands = restore_all(master)
+    assert only(commands, m.Resume)
+    assert len(only(commands, m.Replace)) == 1
     assert (master.state, master.epoch) == ("running", 1)
+
+
+def test_a_spare_that_is_lost_is_replaced_at_once():
+    master = running_master()
+    assert len(only(master.handle(m.EngineLost("e2", "killed")), m.Replace)) == 1
 
 
 def test_a_loss_in_a_recovery_extends_it():

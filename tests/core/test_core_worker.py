@@ -49,13 +49,25 @@ def test_a_rank_loads_from_its_own_store_or_asks_who_keeps_it():
     assert worker.handle(rollback(attempt=3))[1:] == [m.Load(0, 3)]
 
 
-def test_a_rank_that_cannot_be_loaded_is_told_with_its_source():
+def test_a_copy_that_cannot_be_loaded_is_asked_for_again_and_then_told_with_its_source():
     worker = worker_at()
     worker.handle(rollback())
     worker.stored(3, 0)
+    assert worker.load_failed(0, "torn") == [m.ToEngine("e2", m.Want(3, 0, "e0"))]
+    assert worker.stored(3, 0)[1:] == [m.Load(0, 3)]
     failed = worker.load_failed(0, "torn")
     assert failed == [m.ToMaster(m.RestoreFailed(1, 2, 0, "e2", "torn"))]
     assert worker.want(m.Want(3, 0, "e9")) == [m.ToEngine("e9", m.Absent(3, 0, "e0"))]
+
+
+def test_for_a_bad_copy_of_its_own_an_engine_blames_itself():
+    """The master may count on another, and has not heard yet that one came here."""
+    worker = worker_at()
+    worker.handle(rollback(attempt=2))
+    worker.stored(3, 0)
+    assert worker.handle(rollback(attempt=3))[1:] == [m.Load(0, 3)]
+    failed = worker.load_failed(0, "torn")
+    assert failed == [m.ToMaster(m.RestoreFailed(1, 3, 0, "e0", "torn"))]
 
 
 def test_a_rank_whose_snapshot_does_not_come_is_told_once_and_for_its_source():

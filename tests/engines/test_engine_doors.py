@@ -79,7 +79,7 @@ def test_a_raw_client_can_neither_deliver_nor_read(
         assert sum(session.map(lambda n: 2 * n, numbers).collect()) == 9900
         assert session.spmd(lambda comm: comm.allreduce(comm.rank)).collect() == [1, 1]
         assert not any(trace.exists() for trace in traces)
-        readers = [each for each in sockets if each.socket_type == zmq.DEALER]
+        readers = [each for each in sockets if each.type == zmq.DEALER]
         assert not any(each.poll(0) for each in readers)
         for each in sockets:
             each.close(0)

@@ -258,6 +258,38 @@ def test_a_kill_in_the_middle_of_transfers(
     assert trace() <= {inode for pid in pids(idle) for inode in inodes(pid)}
 
 
+def two_megabytes(rank: int, size: int) -> Any:
+    return np.full(1 << 18, float(rank))
+
+
+def frames_of_snapshots() -> list[bool]:
+    """For each large frame that this engine keeps: whether it lies in a segment of its own."""
+    from feliss_nb.runtime.engine import _workers
+    from feliss_nb.runtime.segments import _ours
+
+    (worker,) = _workers.values()
+    shards = [worker.store.get(key) for key in worker.store.nbytes()]
+    large = [frame for shard in shards for frame in shard if len(frame) > 1 << 20]
+    return [_ours(frame) is not None for frame in large]
+
+
+def test_an_engine_to_which_a_rank_moved_soon_owns_its_snapshot(
+    idle: feliss.Session, eventually: Any
+) -> None:
+    state = idle.variable(two_megabytes)
+    idle.checkpoint()
+
+    def owned() -> bool:
+        found = [own for frames in on_engines(idle, frames_of_snapshots) for own in frames]
+        return len(found) >= 2 * idle.size and all(found)
+
+    for victim in (0, 1):  # the second one gave the first its snapshot
+        idle.kill(victim, wait=True)
+        eventually(owned, PATIENCE, "every snapshot in memory of its engine")
+    for rank, found in enumerate(state.partitions()):
+        assert np.array_equal(found, two_megabytes(rank, idle.size))
+
+
 def test_nothing_is_left_behind_a_session(eventually: Any, flags: Any) -> None:
     seen: set[str] = set()
     with feliss.start(workers=2, checkpoint_every=None) as session:

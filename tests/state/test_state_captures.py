@@ -273,7 +273,7 @@ class Heard:
 
 
 @given(changes)
-def test_who_listens_hears_the_frames(doing):
+def test_who_listens_hears_the_stream(doing):
     state = start()
     for what, n in doing:
         change(state, what, n)
@@ -282,7 +282,7 @@ def test_who_listens_hears_the_frames(doing):
     drafted = captures.draft(state, captures.FULL, listener=heard)
     state["raw"][:] = b"x" * 200_000
     taken = drafted.finish()
-    assert heard.frames == {n: bytes(f) for n, f in enumerate(taken.frames) if n}
+    assert heard.frames == {1: bytes(taken.frames[1])}
     assert restore(from_frames(taken.frames))["raw"] == b"r" * 200_000
 
 
