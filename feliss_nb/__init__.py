@@ -49,6 +49,7 @@ __all__ = [
     "attach",
     "checkpoints",
     "continuation",
+    "dashboard",
     "errors",
     "here",
     "restore",
@@ -56,6 +57,13 @@ __all__ = [
     "sessions",
     "start",
 ]
+
+
+def dashboard(session: Session) -> Any:
+    """Return the dashboard of a session: show it as the last line of a cell, or by ``display``."""
+    from feliss_nb.notebook.dashboard import of
+
+    return of(session)
 
 
 def load_ipython_extension(shell: Any) -> None:

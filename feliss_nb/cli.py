@@ -1,8 +1,9 @@
 """``feliss-nb``: the commands of a terminal.
 
 A command is a function ``f(json: bool) -> int | None`` that prints what it found (with ``json``,
-one object on standard output and nothing else there) and returns the exit code. It is imported only
-when it is asked for, so that ``--help`` answers at once.
+one object on standard output and nothing else there) and returns the exit code. ``lab``, which
+finds nothing, takes no ``json``. A command is imported only when it is asked for, so that
+``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -76,6 +77,14 @@ def make_parser() -> argparse.ArgumentParser:
     end.add_argument("name", metavar="NAME", help="the session")
     text = "remove what ended sessions have left behind"
     leaf(commands, "clean", text, f"{where}:clean")
+    text = "start JupyterLab on a copy of the notebooks, which is yours to change"
+    lab = commands.add_parser("lab", help=text, description=text, allow_abbrev=False)
+    lab.set_defaults(target="feliss_nb.lab.lessons:main")
+    text = "where the copy goes (feliss-lessons); notebooks that are there stay as they are"
+    lab.add_argument("directory", nargs="?", metavar="DIRECTORY", help=text)
+    lab.add_argument("--port", type=int, metavar="N", help="of the server (8888 or the next free)")
+    lab.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
+    lab.add_argument("--allow-root", action="store_true", help="start it as root all the same")
     text = "measure, with a target where there is one"
     bench = commands.add_parser("bench", help=text, description=text, allow_abbrev=False)
     names = bench.add_subparsers(metavar="BENCHMARK", title="benchmarks", required=True)

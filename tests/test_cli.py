@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -123,3 +125,12 @@ def test_load_imports_only_what_is_asked_for(monkeypatch):
     module.run = lambda json: 7
     monkeypatch.setitem(sys.modules, "a_command", module)
     assert cli.load("a_command:run")(json=False) == 7
+
+
+def test_the_commands_of_the_manual_are_ones_that_there_are():
+    text = (Path(__file__).resolve().parents[1] / "docs" / "reliability.md").read_text("utf-8")
+    [block] = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    for line in block.splitlines():
+        name, *rest = line.split()
+        assert name == "feliss-nb"
+        assert cli.make_parser().parse_args(rest).target.startswith("feliss_nb.lab.bench:")

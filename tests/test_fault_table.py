@@ -15,7 +15,7 @@ TEXT = (ROOT / "docs" / "faults.md").read_text("utf-8")
 FILES = ("tests/engines/test_engine_faults.py", "tests/lab/test_lab_fault_plans.py")
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
-    for line in TEXT.splitlines()
+    for line in TEXT.split("\n## The table\n")[1].split("\n## ")[0].splitlines()
     if line.startswith("| ") and not line.startswith("| fault")
 ]
 

@@ -128,7 +128,10 @@ class Fault:
         elif self.after is not None:
             when = f"after {self.after} continuations"
         whom = "" if self.rank is None else f" {self.victim} of rank {self.rank}"
-        return f"{self.kind}{whom} ({when})"
+        whither = ""
+        if self.peer is not None:
+            whither = " to the master" if self.peer == "master" else f" to rank {self.peer}"
+        return f"{self.kind}{whom}{whither} ({when})"
 
 
 def victims(

@@ -11,6 +11,7 @@ import functools
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
@@ -96,15 +97,30 @@ def overhead(json: bool, runs: int = 10, capture: str = CAPTURE, quick: bool = F
         raise UsageError(f"runs= takes a whole number of at least 2, not {runs!r}")
     sizes, runs = (QUICK, 2) if quick else (Sizes(), runs)
     report = Report("overhead")
+    iterations, pairs = run_pairs(capture, sizes, runs, _step)
+    _add(report, capture, sizes, iterations, pairs)
+    report.print(json)
+    return 0
+
+
+def run_pairs(
+    capture: str, sizes: Sizes, runs: int, on_step: Callable[[str], None] = lambda text: None
+) -> tuple[int, list[tuple[Run, Run]]]:
+    """Run the job in pairs; return its iterations, and each run with checkpoints and without."""
     with feliss.start(_RANKS, 0, copies=1, checkpoint_every=None, capture=capture) as session:
         state = session.variable(functools.partial(_grids, sizes.megabytes), name="state")
         session.wait()
         iterations, every = _length(session, state, sizes)
-        _step(f"{iterations} iterations a run, a checkpoint about every {every:.2f} s")
-        pairs = [_pair(session, state, sizes, iterations, turn, runs) for turn in range(runs)]
-    _add(report, capture, sizes, iterations, pairs)
-    report.print(json)
-    return 0
+        on_step(f"{iterations} iterations a run, a checkpoint about every {every:.2f} s")
+        pairs = []
+        for turn in range(runs):
+            pairs.append(_pair(session, state, sizes, iterations, turn))
+            for run, name in zip(pairs[-1], ("with", "without"), strict=True):
+                on_step(
+                    f"pair {turn + 1} of {runs}, {name} checkpoints: {run.seconds:.2f} s, "
+                    f"{run.commits} commits"
+                )
+    return iterations, pairs
 
 
 def _length(session: feliss.Session, state: feliss.Variable, sizes: Sizes) -> tuple[int, float]:
@@ -123,18 +139,11 @@ def _pair(
     sizes: Sizes,
     iterations: int,
     turn: int,
-    runs: int,
 ) -> tuple[Run, Run]:
     """Run it with checkpoints and without, every other time the other way round."""
     found: dict[bool, Run] = {}
     for protected in (True, False) if turn % 2 else (False, True):
         found[protected] = _run(session, state, iterations, sizes.mtbf if protected else None)
-        name = "with" if protected else "without"
-        run = found[protected]
-        _step(
-            f"pair {turn + 1} of {runs}, {name} checkpoints: {run.seconds:.2f} s, "
-            f"{run.commits} commits"
-        )
     return found[True], found[False]
 
 

@@ -66,7 +66,7 @@ def recovery(json: bool, quick: bool = False) -> int:
     report.add("kills of each kind", sizes.kills, "")
     for megabytes in sizes.states:
         for kind in KINDS:
-            parts = _measure(sizes, megabytes, kind)
+            parts = measure(sizes, megabytes, kind)
             target = sizes.target if megabytes == sizes.states[0] else None
             _add(report, f"{megabytes} MB a rank, {kind}", parts, target)
     report.print(json)
@@ -82,7 +82,7 @@ def _add(report: Report, what: str, parts: list[losses.Recovery], target: float 
         report.add(f"{what}: {name}, median", value * 1e3, "ms")
 
 
-def _measure(sizes: Sizes, megabytes: int, kind: str) -> list[losses.Recovery]:
+def measure(sizes: Sizes, megabytes: float, kind: str) -> list[losses.Recovery]:
     """Kill the ranks in turn, in one session; what is used up is replaced in between."""
     found = []
     with (
@@ -133,8 +133,8 @@ def _last_time(path: Path) -> float:
 # --------------------------------------------------------------------------------------- on ranks
 
 
-def _make_state(megabytes: int, rank: int, size: int) -> Any:
-    return np.full(megabytes * 1_000_000 // 8, float(rank))
+def _make_state(megabytes: float, rank: int, size: int) -> Any:
+    return np.full(int(megabytes * 1e6) // 8, float(rank))
 
 
 def _gate(folder: str, kind: str, state: feliss.Variable) -> None:

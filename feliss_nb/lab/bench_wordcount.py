@@ -127,7 +127,8 @@ def _merge(counters: Iterator[Counter[str]] | list[Counter[str]]) -> Counts:
     return total
 
 
-def _session(session: feliss.Session, path: Path) -> Counts:
+def count_in_session(session: feliss.Session, path: Path) -> Counts:
+    """Count the words of a file."""
     text = session.read_text(path, by="block")
     return dict(session.mapreduce(count, sum, text).collect())
 
@@ -147,7 +148,7 @@ def _compare(report: Report, sizes: Sizes, path: Path, expected: Counts) -> bool
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(cores) as pool, feliss.start(workers=cores) as session:
         contenders: dict[str, Callable[[], Counts]] = {
-            "session, collected": lambda: _session(session, path),
+            "session, collected": lambda: count_in_session(session, path),
             "Pool, a task for each block": lambda: _pool_by_blocks(pool, path, cores),
             "Pool, a task for each process": lambda: _pool_by_parts(pool, path, cores),
         }
@@ -174,7 +175,7 @@ def _disturb(report: Report, sizes: Sizes, path: Path, expected: Counts) -> bool
     """Ask for a checkpoint in the middle, kill a worker, and count what is mapped again."""
     cores = max(2, min(8, len(os.sched_getaffinity(0))))
     with feliss.start(workers=cores, spares=1, checkpoint_every=None) as session:
-        _, calm = _timed(lambda: _session(session, path))
+        _, calm = _timed(lambda: count_in_session(session, path))
         blocks = len(session.read_text(path, by="block"))
         before = _all_mapped(session)
         begun = time.perf_counter()

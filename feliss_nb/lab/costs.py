@@ -169,6 +169,20 @@ class Comparison:
 
         return pandas.DataFrame([asdict(cost) for cost in self.costs])
 
+    @property
+    def data(self) -> pandas.DataFrame:
+        """What `frame` gives."""
+        return self.frame()
+
+    @property
+    def figure(self) -> Any:
+        """Matplotlib's figure of it."""
+        return self.plot().figure
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the picture to a file, in the format of its ending: .svg, .png, .pdf."""
+        self.plot().save(path)
+
     def groups(self) -> dict[tuple[str, float, str], list[Cost]]:
         """Give the costs of each state, size, and capture or dumper, in their order."""
         found: dict[tuple[str, float, str], list[Cost]] = {}

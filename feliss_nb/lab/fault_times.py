@@ -73,7 +73,7 @@ def main() -> int:
             noticed, recovered = measure(session, fault, costs)
             what = f"{fault.kind} {fault.seconds:g} s" if not costs else f"{fault}"
             row = f"noticed in {noticed:6.2f} s, every rank runs {recovered:5.2f} s later"
-            print(f"{what:40} {row if costs else 'no engine is lost'}", flush=True)
+            print(f"{what:48} {row if costs else 'no engine is lost'}", flush=True)
     return 0
 
 

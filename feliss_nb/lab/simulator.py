@@ -205,6 +205,8 @@ class Simulation:
         return act
 
     def _go_on(self, asker: Asks, value: Any, error: Exception | None) -> None:
+        if asker not in self.askers:
+            return  # it is gone, and an answer was on its way
         try:
             question = asker.send(value) if error is None else asker.throw(error)
         except StopIteration as stop:

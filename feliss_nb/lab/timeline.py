@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 
 from feliss_nb import Event
+from feliss_nb.runtime.table import human_bytes
 
 WIDTH = 80  # columns
 _WHO = 9
@@ -14,7 +15,9 @@ _INDENT = 11 + _WHO + 2
 Line = tuple[str, str]
 
 
-def timeline(events: Iterable[Event], records: int | None = None) -> str:
+def timeline(
+    events: Iterable[Event], records: int | None = None, begun: float | None = None
+) -> str:
     """Write the events that a person wants to see, in order, with the time since the first.
 
     Parameters
@@ -23,6 +26,8 @@ def timeline(events: Iterable[Event], records: int | None = None) -> str:
         Of one session, in order.
     records : int, optional
         How many records the maps have to go through, to tell their share.
+    begun : float, optional
+        The time that counts as 0, in seconds since the session began. Default: the first event.
 
     Returns
     -------
@@ -30,7 +35,8 @@ def timeline(events: Iterable[Event], records: int | None = None) -> str:
         Lines of at most 80 columns.
     """
     events = list(events)
-    begun = events[0].at if events else 0.0
+    if begun is None:
+        begun = events[0].at if events else 0.0
     lines = [f"{'time':>9}  {'who':<{_WHO}}  what"]
     for at, who, what in _rows(events, records):
         wrapped = textwrap.wrap(what, WIDTH - _INDENT) or [""]
@@ -82,13 +88,19 @@ def _done(event: Event) -> Line | None:
 def _committed(event: Event) -> Line:
     return (
         "master",
-        f"checkpoint {event.checkpoint} is committed: {event.bytes / 1e6:.1f} MB, and as much in "
+        f"checkpoint {event.checkpoint} is committed: {human_bytes(event.bytes)}, and as much in "
         f"copies; ranks paused for {event.pause * 1e3:.0f} ms at most",
     )
 
 
 def _kill(event: Event) -> Line:
-    return f"engine {event.engine}", f"gets a SIGKILL: rank {event.rank} and its memory are gone"
+    what = "" if event.rank is None else f": rank {event.rank} and its memory are gone"
+    return f"engine {event.engine}", f"gets a SIGKILL{what}"
+
+
+def _fault(event: Event) -> Line:
+    who = f"engine {event.engine}" if event.engine else "a plan"
+    return who, f"suffers a fault: {event.fault}" if event.engine else event.fault
 
 
 def _lost(event: Event) -> Line:
@@ -126,6 +138,7 @@ _WORDS: dict[str, Callable[[Event], Line | None]] = {
     "capture-lost": _words("rank {rank}", "lost the capture for checkpoint {checkpoint}: {why}"),
     "committed": _committed,
     "kill": _kill,
+    "fault": _fault,
     "fencing": _words("master", "kills engine {engine}, which is suspect: {why}"),
     "engine-lost": _lost,
     "recovering": _recovering,

@@ -45,12 +45,15 @@ class Argument:
         One line.
     kind : Kind
         What its word stands for.
+    choices : tuple of str
+        Of a name: those there are; none: any.
     """
 
     name: str
     metavar: str
     help: str
     kind: Kind = Kind.EXPRESSION
+    choices: tuple[str, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -83,6 +86,8 @@ class Subcommand:
         Its arguments, and its options.
     from_cell : str
         The argument that the cell defines in ``%%feliss``; empty if there is no such form.
+    is_body : bool
+        Whether the whole cell is the body of that function, not its last def.
     optional : bool
         The positional arguments may be left out.
     example : str
@@ -94,6 +99,7 @@ class Subcommand:
     positional: tuple[Argument, ...] = ()
     options: tuple[Argument, ...] = ()
     from_cell: str = ""
+    is_body: bool = False
     optional: bool = False
     example: str = ""
 
@@ -258,6 +264,10 @@ def _put(parsed: Parsed, argument: Argument, word: str, spelled: str) -> None:
         raise UsageError(f"{spelled} is given twice")
     if argument.kind in (Kind.WORD, Kind.IDENTIFIER):
         word = _unquote(word)
+        if argument.choices and word not in argument.choices:
+            known = ", ".join(argument.choices)
+            hint = closest(word, argument.choices)
+            raise UsageError(f"there is no {argument.metavar} {word!r}{hint}; there are: {known}")
     elif argument.takes_value:
         _check_syntax(argument, word)
     if argument.kind is Kind.IDENTIFIER and (not word.isidentifier() or keyword.iskeyword(word)):

@@ -130,6 +130,20 @@ _ALL = (
         example="mapreduce tokenize sum corpus --out counts",
     ),
     Subcommand(
+        "run",
+        "Run a function, or a whole cell, once on a rank; returns at once, and shows what came.",
+        positional=(Argument("f", "F", "a function without arguments"),),
+        options=(
+            Argument(
+                "out", "NAME", "bind the job to this name; its result() waits", Kind.IDENTIFIER
+            ),
+            Argument("rank", "RANK", "where; 0 if not given", Kind.WHOLE),
+        ),
+        from_cell="f",
+        is_body=True,
+        example="run simulate --rank 1 --out job",
+    ),
+    Subcommand(
         "wait",
         "Wait until every job is done; Ctrl-C ends the wait, not the jobs.",
         options=(Argument("timeout", "SECONDS", "wait no longer than this", Kind.NUMBER),),
@@ -154,15 +168,66 @@ _ALL = (
     ),
     Subcommand(
         "plot",
-        "Measure checkpoints next to dumps of the whole memory, and draw time and bytes.",
-        positional=(Argument("what", "WHAT", "what to plot: checkpoints", Kind.WORD),),
+        "Measure, in sessions of its own, and draw.",
+        positional=(
+            Argument(
+                "what",
+                "WHAT",
+                "checkpoints (next to dumps of the whole memory), recovery, overhead, speedup",
+                Kind.WORD,
+                ("checkpoints", "recovery", "overhead", "speedup"),
+            ),
+        ),
         options=(
-            Argument("megabytes", "SIZES", "sizes of the states; (10, 40) if not given"),
-            Argument("repeats", "N", "of each; 3 if not given", Kind.WHOLE),
+            Argument("megabytes", "SIZES", "sizes of the states, or of the text of speedup"),
+            Argument("repeats", "N", "runs of each; 3 if not given", Kind.WHOLE),
+            Argument("data", "", "as a pandas.DataFrame", Kind.FLAG),
         ),
         example="plot checkpoints",
     ),
     Subcommand("status", "Show the session, its engines, ranks and jobs."),
+    Subcommand(
+        "dashboard",
+        "Show engines, time line, checkpoints and log, live, with buttons; a table in a terminal.",
+        options=(
+            Argument(
+                "replay", "FILE", "show a trace again; sample: one that comes along", Kind.WORD
+            ),
+        ),
+        example="dashboard",
+    ),
+    Subcommand(
+        "record",
+        "Write what happens into a file, for %feliss dashboard --replay; it ends with the session.",
+        positional=(Argument("path", "FILE", "lines of JSON", Kind.WORD),),
+        example="record run.jsonl",
+    ),
+    Subcommand(
+        "timeline",
+        "Draw what each rank did, with checkpoints, losses and recoveries.",
+        options=(
+            Argument("last", "SECONDS", "only the last of it", Kind.NUMBER),
+            Argument("data", "", "as a pandas.DataFrame", Kind.FLAG),
+        ),
+        example="timeline --last 60",
+    ),
+    Subcommand(
+        "log",
+        "Tell what happened, a line each.",
+        options=(Argument("last", "N", "how many lines; 50 if not given", Kind.WHOLE),),
+        example="log --last 20",
+    ),
+    Subcommand(
+        "explain",
+        "Tell the story of a recovery.",
+        positional=(
+            Argument(
+                "which", "WHICH", "last, or its number from 1 on; last if not given", Kind.WORD
+            ),
+        ),
+        optional=True,
+        example="explain last",
+    ),
     Subcommand(
         "kill",
         "Kill the engine that hosts a rank (SIGKILL), to see the recovery.",

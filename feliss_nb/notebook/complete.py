@@ -48,8 +48,14 @@ def candidates(rest: str, cell: bool = False) -> list[str]:
         return []
     if words[-1] == "--session":
         found = _session_names()
+    elif (chosen := _choices(command, words, word)) is not None:
+        found = chosen
     elif words == ["kill"] and not word.startswith("-"):
         found = _ranks()
+    elif words == ["explain"] and not word.startswith("-"):
+        found = ["last"]
+    elif words[-1] == "--replay":
+        found = ["sample"]
     else:
         found = _flags(command, words, word, cell)
     return [name for name in found if name.startswith(word)]
@@ -67,6 +73,18 @@ def _ranks() -> list[str]:
         return [str(rank) for rank in range(sessions.find().size)]
     except UsageError:
         return []
+
+
+def _choices(command: Subcommand, words: list[str], word: str) -> list[str] | None:
+    """What the argument at the cursor can be, if there is a list of it."""
+    options = {flag: option for option in command.options for flag in option.flags}
+    last = options.get(words[-1])
+    if last is not None and last.choices:
+        return list(last.choices)
+    first = command.positional[:1]
+    if len(words) == 1 and first and first[0].choices and not word.startswith("-"):
+        return list(first[0].choices)
+    return None
 
 
 def _flags(command: Subcommand, words: list[str], word: str, cell: bool) -> list[str]:

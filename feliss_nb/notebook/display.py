@@ -35,7 +35,7 @@ class Page:
     def _repr_html_(self) -> str:
         return "".join(
             part._repr_html_()
-            if isinstance(part, Table)
+            if isinstance(part, Table | Preformatted)
             else f"<p>{html.escape(part).replace(chr(10), '<br>')}</p>"
             for part in self.parts
         )
@@ -61,6 +61,7 @@ def overview(commands: Mapping[str, Subcommand]) -> Page:
             Table("", ("subcommand", ""), [(c.name, c.help) for c in commands.values()]),
             "Arguments are Python expressions; one with blanks in it needs brackets round it.\n"
             "%%feliss map SOURCE --out NAME takes the function from the cell: its last def.\n"
+            "%%feliss run takes the whole cell, as a job that goes on in the background.\n"
             "%feliss help SUBCOMMAND shows what one takes.",
             "\n".join(["For example:", *examples]),
         )
@@ -86,7 +87,7 @@ def manual(command: Subcommand) -> Page:
 
     usage = command.usage()
     if command.from_cell:
-        usage += f"\n{command.usage(cell=True)}    (the cell's last def is {_cell(command)})"
+        usage += f"\n{command.usage(cell=True)}    ({_cell(command)})"
     parts: list[str | Table] = [usage, command.help]
     if command.positional:
         parts.append(Table("arguments", ("", ""), rows(command.positional)))
@@ -97,7 +98,10 @@ def manual(command: Subcommand) -> Page:
 
 
 def _cell(command: Subcommand) -> str:
-    return next(a.metavar for a in command.positional if a.name == command.from_cell)
+    name = next(a.metavar for a in command.positional if a.name == command.from_cell)
+    return (
+        f"the cell is the body of {name}" if command.is_body else f"the cell's last def is {name}"
+    )
 
 
 def events_table(events: Iterable[Event], last: int) -> Table:
@@ -123,6 +127,34 @@ def events_table(events: Iterable[Event], last: int) -> Table:
         what = ", ".join(f"{name} {printable(value)}" for name, value in event.data.items())
         rows.append((f"{event.at:.3f}", event.kind, what))
     return Table(title, ("seconds", "event", ""), rows)
+
+
+def log_page(events: Iterable[Event], last: int) -> Page:
+    """Give the end of an event log in words.
+
+    Parameters
+    ----------
+    events : iterable of Event
+        The log.
+    last : int
+        How many lines are shown.
+
+    Returns
+    -------
+    Page
+        Times are seconds since the session began.
+    """
+    from feliss_nb.lab.timeline import timeline
+
+    head, *lines = timeline(events, begun=0.0).splitlines()
+    return Page((Preformatted("\n".join([head, *lines[max(len(lines) - last, 0) :]])),))
+
+
+class Preformatted(str):
+    """A text whose columns stand below each other."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self)}</pre>"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

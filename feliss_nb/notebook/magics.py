@@ -17,7 +17,7 @@ from feliss_nb.errors import FelissError, InternalError, UsageError
 from feliss_nb.notebook import complete, sessions, usercode
 from feliss_nb.notebook.arguments import closest, parse
 from feliss_nb.notebook.commands import COMMANDS
-from feliss_nb.notebook.display import Page, events_table, manual, overview
+from feliss_nb.notebook.display import Page, events_table, log_page, manual, overview
 from feliss_nb.notebook.words import split
 from feliss_nb.runtime.status import Table
 from feliss_nb.runtime.variable import Variable
@@ -37,6 +37,7 @@ _WITHOUT_SESSION = (
     "checkpoints",
     "plot",
     "help",
+    "dashboard",
 )
 
 
@@ -55,7 +56,7 @@ class FelissMagics(Magics):
     def feliss(self, line: str, cell: str | None = None) -> Any:
         """Run a subcommand; the help replaces this text when the extension is loaded."""
         try:
-            return self._run(line, cell)
+            return self._do(line, cell)
         except InternalError:
             raise
         except FelissError as error:
@@ -65,7 +66,7 @@ class FelissMagics(Magics):
             vars(error)["_render_traceback_"] = partial(_brief, error)
             raise
 
-    def _run(self, line: str, cell: str | None) -> Any:
+    def _do(self, line: str, cell: str | None) -> Any:
         words = split(line)
         if "--help" in words:
             words = ["help", *[word for word in words if word in COMMANDS][:1]]
@@ -81,7 +82,8 @@ class FelissMagics(Magics):
             session = sessions.find(*chosen)
         given: dict[str, Any] = {}
         if cell is not None:
-            given[parsed.command.from_cell] = usercode.define(self.shell, cell)
+            make = usercode.body if parsed.command.is_body else usercode.define
+            given[parsed.command.from_cell] = make(self.shell, cell)
         given |= parsed.values(partial(usercode.evaluate, self.shell))
         if session is None:
             new: Callable[..., Any] = getattr(self, f"_{name}")
@@ -126,8 +128,20 @@ class FelissMagics(Magics):
                 self.shell.push({name: variable})
         return self._ready(session)
 
-    def _plot(self, what: str, session: str | None = None, **given: Any) -> Any:
-        return sessions.plot(what, **given)
+    def _plot(self, what: str, session: str | None = None, data: bool = False, **given: Any) -> Any:
+        found = sessions.plot(what, **given)
+        return found.data if data else found
+
+    def _dashboard(self, session: str | None = None, replay: str | None = None) -> Any:
+        # Shown at once, and not by being returned: the cell may go on for long.
+        from feliss_nb.notebook import dashboard
+
+        if getattr(self.shell, "kernel", None) is None:
+            return dashboard.text(None if replay else sessions.find(session), replay)
+        from IPython.display import display
+
+        display(dashboard.replay(replay) if replay else dashboard.of(sessions.find(session)))
+        return None
 
     def _checkpoints(self, store: str, session: str | None = None) -> Table:
         return sessions.checkpoints(store)
@@ -166,6 +180,31 @@ class FelissMagics(Magics):
     def _anatomy(self, session: Session, plot: bool = False) -> Any:
         anatomy = session.anatomy()
         return anatomy.plot() if plot else anatomy
+
+    def _run(self, session: Session, f: Any, out: str | None = None, rank: int = 0) -> None:
+        from feliss_nb.notebook.running import Running
+
+        job = session.run(f, rank=rank, quiet=True)
+        if out is not None:
+            self.shell.push({out: job})
+        Running(session, job).show()
+
+    def _record(self, session: Session, path: str) -> Any:
+        return session.record_trace(path)
+
+    def _timeline(self, session: Session, last: float | None = None, data: bool = False) -> Any:
+        from feliss_nb.lab.figures import Timeline
+
+        found = Timeline(_history(session), last, f"session {session.name}")
+        return found.data if data else found
+
+    def _log(self, session: Session, last: int = _LAST_EVENTS) -> Page:
+        return log_page(session.events, last)
+
+    def _explain(self, session: Session, which: str = "last") -> Any:
+        from feliss_nb.lab.explain import explain
+
+        return explain(_history(session), which)
 
     def _status(self, session: Session) -> Any:
         return session.status()
@@ -238,6 +277,14 @@ class FelissMagics(Magics):
             if shown:
                 kept = {"_": hook._, "__": hook.__, "___": hook.___}
                 self.shell.push(kept, interactive=False)
+
+
+def _history(session: Session) -> Any:
+    from feliss_nb.lab.history import History
+
+    history = History(session.events)
+    history.look(session.events.now)
+    return history
 
 
 def _brief(error: FelissError) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
@@ -96,6 +97,8 @@ def default_sink() -> Sink | None:
     Sink or None
         None where progress would be noise: a script with its output in a file, a test.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return None  # what waits in the background has no cell of its own to draw in
     ipython = sys.modules.get("IPython")  # who runs in a notebook has imported it
     shell = ipython.get_ipython() if ipython is not None else None
     if getattr(shell, "kernel", None) is not None:

@@ -12,7 +12,6 @@ from feliss_nb.errors import UsageError
 from feliss_nb.notebook.arguments import closest
 
 if TYPE_CHECKING:
-    from feliss_nb.lab.costs import Comparison
     from feliss_nb.models.session import Session
     from feliss_nb.runtime.table import Table
 
@@ -67,19 +66,11 @@ def checkpoints(store: str) -> Table:
     return table
 
 
-def plot(what: str, megabytes: Any = (10, 40), repeats: int = 3) -> Comparison:
-    """Measure checkpoints next to dumps, on engines and processes of its own.
+def plot(what: str, **options: Any) -> Any:
+    """Measure what is to be drawn; see `feliss_nb.lab.plots`."""
+    from feliss_nb.lab.plots import measure
 
-    Raises
-    ------
-    UsageError
-        If there is nothing of that name to plot, or a number makes no sense.
-    """
-    if what != "checkpoints":
-        raise UsageError(f"there is no plot {what!r}{closest(what, ['checkpoints'])}")
-    from feliss_nb.lab import costs
-
-    return costs.measure(megabytes=megabytes, repeats=repeats, on_step=print)
+    return measure(what, on_step=print, **options)
 
 
 def live() -> list[Session]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _FILENAME = "<%feliss>"
+_NO_PLAIN_FUNCTION = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 def evaluate(shell: InteractiveShell, expression: str) -> Any:
@@ -91,6 +93,51 @@ def define(shell: InteractiveShell, cell: str) -> Any:
     code = shell.compile(shell.transform_ast(tree), name, "exec")
     exec(code, shell.user_global_ns, shell.user_ns)  # noqa: S102 (the user's own code)
     return shell.user_ns[functions[-1].name]
+
+
+def body(shell: InteractiveShell, cell: str) -> Any:
+    """Make a cell the body of a function, which returns the value of its last expression.
+
+    Parameters
+    ----------
+    shell : InteractiveShell
+        Whose names the cell sees; what it assigns is its own.
+    cell : str
+        The cell.
+
+    Returns
+    -------
+    callable
+        The function, without arguments; it did not run.
+
+    Raises
+    ------
+    UsageError
+        When the cell is empty, no Python, or cannot be a function's body.
+    """
+    try:
+        source = shell.transform_cell(cell)
+        name = shell.compile.cache(source, shell.displayhook.prompt_count, raw_code=cell)
+        tree = shell.compile.ast_parse(source, filename=name)
+        assert isinstance(tree, ast.Module)
+        tree = shell.transform_ast(tree)
+        if not tree.body:
+            raise UsageError("the cell is empty: write what shall run")
+        last = tree.body[-1]
+        if isinstance(last, ast.Expr):
+            tree.body[-1] = ast.copy_location(ast.Return(last.value), last)
+        function = ast.parse("def cell(): pass").body[0]
+        assert isinstance(function, ast.FunctionDef)
+        function.body = tree.body
+        module: Any = ast.fix_missing_locations(ast.Module([function], []))
+        code = shell.compile(module, name, "exec")
+    except SyntaxError as error:
+        raise UsageError(_where(error)) from None
+    found: dict[str, Any] = {}
+    exec(code, shell.user_global_ns, found)  # noqa: S102 (it only defines the function)
+    if found["cell"].__code__.co_flags & _NO_PLAIN_FUNCTION:
+        raise UsageError("a cell that yields or awaits cannot run as a job: write it with def")
+    return found["cell"]
 
 
 def _where(error: SyntaxError) -> str:

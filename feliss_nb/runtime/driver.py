@@ -70,6 +70,7 @@ class EngineInfo:
     started: float
     alive: bool = True
     board: BoardView | None = None
+    heard: float = 0.0  # when it has last said something, by time.monotonic
 
 
 class Driver:
@@ -104,6 +105,7 @@ class Driver:
         self.engines: dict[str, EngineInfo] = {}
         self.jobs: dict[int, Job] = {}
         self.pools: dict[int, int] = {}
+        self._busy: set[int] = set()  # ranks whose pools were not empty when they last told
         self.blobs = Blobs()
         self.pace = Pace()
         self.keeper: Keeper | None = None
@@ -356,11 +358,14 @@ class Driver:
             if frames is None:
                 continue
             engine, message = bytes(identity).decode(), wire.decode(frames)
-            self.links.heard(engine, time.monotonic())
+            now = time.monotonic()
+            self.links.heard(engine, now)
             if isinstance(message, wire.Numbered):
                 self._take_numbered(engine, message, frames)
             else:
                 self._take(engine, message)
+            if engine in self.engines:
+                self.engines[engine].heard = now
 
     def _take(self, engine: str, message: Any) -> None:
         if isinstance(message, wire.Hello):
@@ -480,6 +485,10 @@ class Driver:
         if message.epoch != self.master.epoch:
             return
         self.pools.update(message.pools)
+        for rank, pool in message.pools.items():
+            if (rank in self._busy) != (pool > 0):
+                self._busy ^= {rank}
+                self.events.add("busy" if pool else "idle", rank=rank, epoch=message.epoch)
         for (rank, job), figures in message.progress.items():
             if job in self.jobs:
                 self.jobs[job].set_progress(rank, *figures)
@@ -831,6 +840,8 @@ class Driver:
             self._clean_blobs()
             self.kept_bytes = 0
             self.pace.committed(command.data["pause"])
+        elif command.kind == "recovered":
+            self._busy.clear()  # ranks stand up idle, and tell what they have to do
         self.events.add(command.kind, **command.data)
         if self.keeper is not None:
             if command.kind == "committed":

@@ -291,7 +291,7 @@ class EngineWorker:
         if isinstance(message, m.Resume) and self._borrowed:
             borrowed, self._borrowed = self._borrowed, {}
             threading.Thread(
-                target=self._own, args=(borrowed,), name="feliss-own", daemon=True
+                target=self._copy_borrowed, args=(borrowed,), name="feliss-own", daemon=True
             ).start()
 
     def _make_link(self, order: wire.Link) -> None:
@@ -416,7 +416,7 @@ class EngineWorker:
         with self.lock:
             self._from_peer(head, frames)
 
-    def _own(self, borrowed: dict[tuple[int, int], list[Any]]) -> None:
+    def _copy_borrowed(self, borrowed: dict[tuple[int, int], list[Any]]) -> None:
         """Copy what lies in memory of others, beside the ranks: they run again first."""
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -60,9 +60,14 @@ class EventLog(Sequence[Event]):
         self.listener: Callable[[Event], None] | None = None  # hears of each event, on its thread
         self._fd, self._room, self._path = -1, 0, Path()
 
+    @property
+    def now(self) -> float:
+        """Seconds since the session began, as events have them."""
+        return time.monotonic() - self._begun
+
     def add(self, kind: str, **data: Any) -> Event:
         """Add an event now."""
-        event = Event(kind, time.monotonic() - self._begun, data)
+        event = Event(kind, self.now, data)
         with self._grown:
             self._events.append(event)
             self._grown.notify_all()
@@ -162,6 +167,13 @@ class EventLog(Sequence[Event]):
     def of_kind(self, *kinds: str) -> list[Event]:
         """Return the events of these kinds."""
         return [event for event in self if event.kind in kinds]
+
+    def last(self, kind: str, **data: Any) -> Event | None:
+        """Return the last event of a kind with these data, if there is one."""
+        for event in reversed(self._events):
+            if event.kind == kind and all(event.data.get(k) == v for k, v in data.items()):
+                return event
+        return None
 
     def wait_for(self, kind: str, count: int = 1, timeout: float | None = None) -> Event:
         """Wait until there are `count` events of a kind; return the last of them.

@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING, Any
 
 from feliss_nb.core import jobs as core
-from feliss_nb.errors import FelissError, JobCancelled
+from feliss_nb.errors import FelissError, JobCancelled, UsageError
 from feliss_nb.runtime.failure import Failure
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Job:
         self.quiet = False
         self.reported = False  # its error was raised to the user
         self.results: dict[int, core.Result] = {}
+        #: What it prints, (stream, line) each, if that is kept and not printed in the notebook.
+        self.lines: list[tuple[str, str]] | None = None
         self._failure: Any = None
         self._progress: dict[int, tuple[int, int]] = {}
 
@@ -83,6 +85,25 @@ class Job:
         self._session.wait_for_jobs((self.id,), timeout, f"job {self.id} ({self.label})")
         self.raise_error()
         return self
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for a job of `BaseSession.run`; return what its function returned.
+
+        Raises
+        ------
+        UsageError
+            If it is another job: what those give lies in variables.
+        FunctionError, JobCancelled, WaitTimeout
+            As `wait` does.
+        """
+        self.wait(timeout)
+        found = list(self.results.values())
+        if not found:
+            raise UsageError(
+                f"job {self.id} ({self.label}) has no result of its own: collect the variable that "
+                "it fills"
+            )
+        return self._session._open(found[0].body)
 
     def raise_error(self) -> None:
         """Raise what ended the job, if that was not its own end."""

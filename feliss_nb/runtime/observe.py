@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
+
+import psutil
 
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.status import Checkpoint, EngineStatus, JobStatus, RankStatus, Status
@@ -10,6 +13,9 @@ from feliss_nb.runtime.status import Checkpoint, EngineStatus, JobStatus, RankSt
 if TYPE_CHECKING:
     from feliss_nb.runtime.driver import Driver
     from feliss_nb.runtime.session import BaseSession
+
+
+STILL = 0.5  # seconds without a word, of a process that stands still, until that is said
 
 
 def job_status(job: Job) -> JobStatus:
@@ -34,7 +40,23 @@ def status_of(session: BaseSession, driver: Driver) -> Status:
         copy = sum(sizes.get(rank, 0) for rank in copies)
         if role == "dead":
             ranks, copies, own, copy = (), (), 0, 0
-        engines.append(EngineStatus(info.id, info.pid, role, ranks, copies, own, copy))  # type: ignore[arg-type]
+        beat = None if role == "dead" else time.monotonic() - info.heard
+        memory, stopped = (0, False) if role == "dead" else _process(info.pid)
+        engine = EngineStatus(
+            info.id,
+            info.pid,
+            role,  # type: ignore[arg-type]
+            ranks,
+            copies,
+            own,
+            copy,
+            memory,
+            beat,
+            # One that is slowed by signals stands still again and again, and speaks in between.
+            stopped and beat is not None and beat > STILL,
+            role != "dead" and name in master.fleet.suspects,
+        )
+        engines.append(engine)
     ranks_now = tuple(
         RankStatus(rank, int(host), master.state, driver.pools.get(rank, 0), "")
         for rank, host in sorted(routes.items())
@@ -66,31 +88,37 @@ def status_of(session: BaseSession, driver: Driver) -> Status:
         driver.linking.carrier,
         None if driver.keeper is None else driver.keeper.status,
         driver.pace.figures(),
+        session.capture,
+        session.events.now,
     )
+
+
+def _process(pid: int) -> tuple[int, bool]:
+    """Return a process's memory, and whether it stands still."""
+    try:
+        process = psutil.Process(pid)
+        return process.memory_info().rss, process.status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return 0, False
 
 
 def _restored(session: BaseSession) -> Checkpoint | None:
     """The checkpoint that another session took, where none was taken since."""
-    begun = session.events.of_kind("restoring")
-    if not begun:
+    begun = session.events.last("restoring")
+    if begun is None:
         return None
-    data = begun[-1].data
+    data = begun.data
     size = sum(session._driver.master.committed.sizes.values())
-    return Checkpoint(data["checkpoint"], data["epoch"], size, 0.0, 0.0, begun[-1].at, stored=True)
+    return Checkpoint(data["checkpoint"], data["epoch"], size, 0.0, 0.0, begun.at, stored=True)
 
 
 def _checkpoint(session: BaseSession) -> Checkpoint | None:
-    committed = session.events.of_kind("committed")
-    if not committed:
+    last = session.events.last("committed")
+    if last is None:
         return _restored(session)
-    last = committed[-1]
-    begun = [
-        event
-        for event in session.events.of_kind("checkpoint-begun")
-        if event.data["checkpoint"] == last.data["checkpoint"]
-    ]
-    seconds = last.at - begun[-1].at if begun else 0.0
     data = last.data
+    begun = session.events.last("checkpoint-begun", checkpoint=data["checkpoint"])
+    seconds = last.at - begun.at if begun is not None else 0.0
     return Checkpoint(
         data["checkpoint"],
         data["epoch"],

@@ -49,8 +49,10 @@ from feliss_nb.runtime.record import Found, Record
 from feliss_nb.runtime.restoring import Origin, explain_loss, stand_up
 from feliss_nb.runtime.settings import Settings
 from feliss_nb.runtime.status import Checkpoint, JobStatus, Status
-from feliss_nb.runtime.variable import Variable, give
+from feliss_nb.runtime.trace import Recorder
+from feliss_nb.runtime.variable import Variable, give, give_result
 from feliss_nb.runtime.waiting import check_seconds, display, wait_for
+from feliss_nb.runtime.watching import Look, Watch
 from feliss_nb.state.captures import method
 from feliss_nb.state.snapshot import from_frames, restore
 from feliss_nb.store import Store
@@ -118,6 +120,7 @@ class BaseSession:
         self._stopped = False
         self._ended = False
         self._stop_lock = threading.Lock()
+        self._watches: list[Watch] = []
         self._mine: set[int] = set()  # every variable of this session
         self._handles: weakref.WeakValueDictionary[int, Variable] = weakref.WeakValueDictionary()
         self._names: dict[str, Variable] = {}
@@ -309,6 +312,8 @@ class BaseSession:
                     record.remove()
                 self._names.clear()
                 self._ended = True
+                for watch in self._watches:
+                    watch.end()
 
     def _leave(self) -> None:
         """Let the session go on without this process; one without a name ends with it."""
@@ -329,6 +334,8 @@ class BaseSession:
             self._driver.keeper.join(tidy=False)
         self._names.clear()
         self._ended = True
+        for watch in self._watches:
+            watch.end()
 
     def _is_taken(self) -> bool:
         """Whether another process goes on with the session."""
@@ -457,6 +464,7 @@ class BaseSession:
         internal: bool = False,
         gang: bool = False,
         timeout: float | None = None,
+        quiet: bool = False,
     ) -> Job:
         """Submit a job: continuations for ranks, taken together or not at all.
 
@@ -473,6 +481,8 @@ class BaseSession:
             Whether the starts, one for each rank, may wait for each other: see `Here.gang`.
         timeout : float, optional
             Seconds that each of its continuations may run: see `put`.
+        quiet : bool
+            Keep what it prints, and do not print it here: see `run`.
 
         Returns
         -------
@@ -490,6 +500,8 @@ class BaseSession:
                 "here, or run both in one session"
             )
         job = Job(self, label, internal)
+        if quiet:
+            job.lines = []
         numbers = tuple(output.variable for output in outputs)
         token: Future[int] = Future()
         start = packed.starts
@@ -551,6 +563,25 @@ class BaseSession:
             The continuation and all that it puts.
         """
         return self.submit([(rank, function, args)], label=name_of(function), timeout=timeout)
+
+    def run(
+        self, function: Callable[..., Any], *args: Any, rank: int = 0, quiet: bool = False
+    ) -> Job:
+        """Run a function once, on a rank; its job's ``result()`` is what it returned.
+
+        Parameters
+        ----------
+        function : callable
+            What to run there.
+        *args
+            Its arguments, copied.
+        rank : int
+            Where.
+        quiet : bool
+            Keep what it prints, as the job's ``lines``, and do not print it here.
+        """
+        label = name_of(function)
+        return self.submit([(rank, give_result, (function, args))], label=label, quiet=quiet)
 
     def check_rank(self, rank: int) -> None:
         """Raise UsageError unless there is such a rank."""
@@ -824,6 +855,43 @@ class BaseSession:
         about = told.function, told.rank, told.job, told.losses, told.record
         return SetAside(*about, function, args, why)
 
+    def watch(self, look: Look) -> Watch:
+        """Call a function up to four times a second, on a thread of its own.
+
+        Parameters
+        ----------
+        look : callable
+            Gets the events since its last call (first: all) and the status; at the session's end
+            None for it, and is not called again. It must not wait for the session.
+
+        Returns
+        -------
+        Watch
+            Its ``close()`` ends it; so does the end of the session.
+        """
+        self._check_open()
+        watch = Watch(self.events, lambda: status_of(self, self._driver), look)
+        self._watches = [each for each in self._watches if not each.is_over] + [watch]
+        return watch
+
+    def record_trace(self, path: str | os.PathLike[str]) -> Recorder:
+        """Write what happens from the beginning on into a file, for the dashboard to show again.
+
+        Parameters
+        ----------
+        path : path
+            Lines of JSON; what was there before is gone.
+
+        Returns
+        -------
+        Recorder
+            Its ``close()`` ends the trace; so does the end of the session.
+        """
+        self._check_open()
+        recorder = Recorder(path)
+        recorder.follow(self.watch(recorder.look))
+        return recorder
+
     def status(self) -> Status:
         """Return the state of engines, ranks, jobs and checkpoints."""
         if self._stopped or self._is_taken():
@@ -833,7 +901,11 @@ class BaseSession:
     # ------------------------------------------------------------ what ranks print
 
     def _print(self, printed: wire.Printed) -> None:
-        for rank, _, stream, line in printed.lines:
+        for rank, number, stream, line in printed.lines:
+            job = self._driver.jobs.get(number)
+            if job is not None and job.lines is not None:
+                job.lines.append((stream, line))
+                continue
             out = sys.stderr if stream == "stderr" else sys.stdout
             _say(f"[rank {rank}] {line}", out)
 

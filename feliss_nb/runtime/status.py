@@ -45,6 +45,14 @@ class EngineStatus:
         The ranks of whose snapshots it keeps a copy.
     own_bytes, copy_bytes : int
         Memory of the snapshots of its own ranks, and of the copies that it keeps for others.
+    memory : int
+        Memory of its process, in bytes; 0 when it is dead.
+    beat : float or None
+        Seconds since it was heard of; it says ten times a second that it lives.
+    stopped : bool
+        Whether its process stands still (SIGSTOP).
+    fenced : bool
+        Whether it is suspected, and being killed.
     """
 
     engine: int
@@ -54,6 +62,10 @@ class EngineStatus:
     copies_of: tuple[int, ...]
     own_bytes: int
     copy_bytes: int
+    memory: int = 0
+    beat: float | None = None
+    stopped: bool = False
+    fenced: bool = False
 
 
 @dataclass(frozen=True)
@@ -306,6 +318,10 @@ class Status:
         Where checkpoints are kept besides memory.
     pacing : Pacing or None
         How often checkpoints are taken; none: only on request.
+    capture : str
+        How a rank becomes a snapshot.
+    at : float
+        When this was: seconds since the session began, as its events have them.
     """
 
     session: str
@@ -323,6 +339,8 @@ class Status:
     carrier: str = "sockets"
     store: StoreStatus | None = None
     pacing: Pacing | None = None
+    capture: str = "full"
+    at: float = 0.0
 
     def tables(self) -> tuple[Table, ...]:
         """Give the tables that a status is shown as.

@@ -151,6 +151,13 @@ def give(variable: Handle, function: Callable[[Any], Any] | None, label: str) ->
     at._runner.give(part if function is None else function(part), label)
 
 
+def give_result(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Call a function and send what it returns to the notebook."""
+    at = here()
+    at.function = function
+    at._runner.give(function(*args), "what it returned")
+
+
 def _concatenate(parts: list[Any]) -> Any:
     if parts and all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate(parts)

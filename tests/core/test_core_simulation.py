@@ -293,15 +293,15 @@ def test_another_notebook_goes_on_with_what_has_a_name(world, hops, events, loss
         sim.run()
     except LossError:
         return
-    assert loss or sim.master.epoch == before
+    assert loss or sim.master.epoch == max(before, 0)  # it may not have started then
     assert all(job.ended for job in sim.master.jobs.values())
-    if walks and "loop" not in [job.label for job in sim.master.jobs.values()]:
+    submitted = [data["label"] for _, kind, data in sim.log if kind == "job-submitted"]
+    if walks and "shuffle" not in submitted:
         total = sum(
             sim.engines[sim.host(rank)].runners[rank].partitions.get(1, 0)
             for rank in range(sim.size)
         )
-        shuffled = any(job.label == "shuffle" for job in sim.master.jobs.values())
-        assert total == 5 * world["workers"] or shuffled
+        assert total == 5 * world["workers"]
 
 
 # ---------------------------------------------------------------- replay

@@ -65,3 +65,20 @@ def test_maps_of_two_epochs_are_two_lines():
 
 def test_nothing_has_happened():
     assert timeline([]).splitlines() == ["     time  who        what"]
+
+
+def test_a_fault_of_an_engine_and_of_none():
+    found = timeline(
+        [
+            Event("fault", 1.0, {"fault": "hang", "engine": "2", "rank": 1}),
+            Event("fault", 2.0, {"fault": "kill-controller", "engine": "", "rank": None}),
+        ]
+    )
+    assert found.splitlines()[1:] == [
+        "  0.000 s  engine 2   suffers a fault: hang",
+        "  1.000 s  a plan     kill-controller",
+    ]
+
+
+def test_times_of_the_session():
+    assert timeline(STORY, begun=0.0).splitlines()[1].startswith("  3.000 s")

@@ -1,20 +1,10 @@
 """The picture of a run: drawn from events, and refused in words where it cannot be."""
 
 import pytest
+from history_events import RUN
 
 from feliss_nb.errors import UsageError
 from feliss_nb.lab.picture import check_picture, draw
-from feliss_nb.runtime import Event
-
-EVENTS = [
-    Event("recovering", 1.0, {"routes": {0: "0", 1: "1"}, "epoch": 0}),
-    Event("started", 1.0, {}),
-    Event("committed", 1.5, {"checkpoint": 1, "bytes": 2_000_000}),
-    Event("engine-lost", 2.0, {"engine": "1", "ranks": (1,)}),
-    Event("recovering", 2.0, {"routes": {0: "0", 1: "2"}, "epoch": 1}),
-    Event("recovered", 2.1, {}),
-    Event("job-done", 3.0, {}),
-]
 
 
 def test_the_picture_names_engines_checkpoint_and_kill(tmp_path):
@@ -22,9 +12,16 @@ def test_the_picture_names_engines_checkpoint_and_kill(tmp_path):
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.fonttype": "none"}):
-        draw(EVENTS, path, "a run")
+        draw(RUN, path, "a run")
     text = path.read_text()
-    for words in ("a run", "rank 1", "engine 1", "engine 2", "checkpoint 1: 2.0 MB", "SIGKILL"):
+    for words in (
+        "a run",
+        "rank 1",
+        "engine 1",
+        "engine 2",
+        "checkpoint 1: 2.0 MB",
+        "engine 1 is lost",
+    ):
         assert words in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,31 @@ class FakeVariable:
         return f"<variable {self.name}>"
 
 
+class FakeLog(list[Event]):
+    now = 30.0
+
+
+class FakeJob:
+    """It runs until a test says how it ended."""
+
+    def __init__(self) -> None:
+        self.id, self.label, self.state = 7, "cell", "running"
+        self.lines: list[tuple[str, str]] = []
+        self.error: Exception | None = None
+        self.reported = False
+        self.value: Any = None
+
+    def result(self, timeout: float) -> Any:
+        return self.value
+
+
+class FakeWatch:
+    is_over = False
+
+    def close(self) -> None:
+        self.is_over = True
+
+
 @dataclass
 class FakeSession:
     name: str
@@ -29,7 +55,11 @@ class FakeSession:
     error: Exception | None = None
 
     def __post_init__(self) -> None:
-        self.events = [Event("commit", n / 4, {"rank": n, "detail": "<b>"}) for n in range(8)]
+        self.events = FakeLog(
+            Event("commit", n / 4, {"rank": n, "detail": "<b>"}) for n in range(8)
+        )
+        self.watches: list[Callable[..., None]] = []
+        self.job = FakeJob()
         self.activated = 0
         self.client = SimpleNamespace(direct_view=self._view)
 
@@ -66,6 +96,21 @@ class FakeSession:
     def spmd(self, main: Any, name: str | None = None) -> FakeVariable:
         self._called("spmd", main, name)
         return FakeVariable(name)
+
+    def run(self, f: Any, rank: int = 0, quiet: bool = False) -> FakeJob:
+        self._called("run", f, rank, quiet)
+        return self.job
+
+    def watch(self, look: Callable[..., None]) -> FakeWatch:
+        self._called("watch")
+        self.watches.append(look)
+        return FakeWatch()
+
+    def record_trace(self, path: str) -> str:
+        self._called("record_trace", path)
+        return path
+
+    over = False
 
     @property
     def variables(self) -> dict[str, FakeVariable]:

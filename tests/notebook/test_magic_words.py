@@ -143,5 +143,7 @@ def test_mistakes_are_named(line: str, message: str) -> None:
 
 
 def test_only_some_subcommands_take_a_cell() -> None:
-    with pytest.raises(UsageError, match=r"status takes no cell \(only map, reduce, spmd do\)"):
+    with pytest.raises(
+        UsageError, match=r"status takes no cell \(only map, reduce, spmd, run do\)"
+    ):
         values("status", cell=True)

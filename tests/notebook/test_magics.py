@@ -377,7 +377,7 @@ def tab(shell: InteractiveShell, line: str) -> list[str]:
         ("a = 1\nb, c = %feliss st", ["start", "status", "stop"]),
         ("feliss st", ["start", "status", "stop"]),
         ("%feliss ", list(COMMANDS)),
-        ("%%feliss ", ["map", "reduce", "spmd"]),
+        ("%%feliss ", ["map", "reduce", "spmd", "run"]),
         ("%feliss help ma", ["map", "mapreduce"]),
         ("%feliss start --wo", ["--workers"]),
         ("%feliss start --workers 3 --w", []),

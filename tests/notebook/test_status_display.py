@@ -121,7 +121,7 @@ def test_the_parts_have_plain_reprs() -> None:
     )
     assert repr(EngineStatus(0, 7, "spare", (), (1,), 0, 9)) == (
         "EngineStatus(engine=0, pid=7, role='spare', ranks=(), copies_of=(1,), "
-        "own_bytes=0, copy_bytes=9)"
+        "own_bytes=0, copy_bytes=9, memory=0, beat=None, stopped=False, fenced=False)"
     )
 
 
