@@ -35,6 +35,7 @@ from feliss_nb.runtime.blobs import Blobs
 from feliss_nb.runtime.board import BoardView
 from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
+from feliss_nb.runtime.doors import Doors
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import Failure, describe
 from feliss_nb.runtime.injecting import Injector
@@ -131,11 +132,14 @@ class Driver:
         self._socket.set_hwm(0)
         self._socket.setsockopt(zmq.LINGER, 0)
         term = terms.FIRST if record is None else record.term
-        self._socket.bind(terms.address(cluster.directory, term))
+        self.doors = Doors(self._context, cluster.directory)
+        self.doors.bind(self._socket, terms.name(term))
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)
         self._expected: dict[str, Future[None]] = {}
+        self._kept_out: dict[str, tuple[int, int]] = {}  # by engine: see `Doors`
+        self._strangers: tuple[int, ...] = (0, 0)
         self._names: dict[int, str] = {}  # what the notebook calls its variables
         self._pending_installs: list[Any] = []
         self._looked = time.monotonic()
@@ -333,6 +337,7 @@ class Driver:
             raise
         finally:
             self._socket.close(200)
+            self.doors.close()
             self._context.term()
 
     def _run_inbox(self) -> None:
@@ -346,9 +351,12 @@ class Driver:
     def _take_all(self) -> None:
         while True:
             try:
-                identity, *frames = wire.receive(self._socket, zmq.NOBLOCK)
+                identity, *sealed = wire.receive(self._socket, zmq.NOBLOCK)
             except zmq.Again:
                 return
+            frames = self.doors.open(sealed) if sealed else None
+            if frames is None:
+                continue
             engine, message = bytes(identity).decode(), wire.decode(frames)
             now = time.monotonic()
             self.links.heard(engine, now)
@@ -473,6 +481,7 @@ class Driver:
 
     def _progress(self, engine: str, message: wire.Progress) -> None:
         self.seat.acknowledged(engine, message.heard)
+        self._kept_out[engine] = message.kept_out
         if message.epoch != self.master.epoch:
             return
         self.pools.update(message.pools)
@@ -564,6 +573,7 @@ class Driver:
                 self._told[engine] = heard
                 self._send(engine, wire.Heard(heard))
         self._have_met()
+        self._look_for_strangers()
         if self.record is not None:
             self._look_after(self.record)
         if self.master.state in ("starting", "stopped"):
@@ -590,6 +600,14 @@ class Driver:
             token: Future[Any] = Future()
             token.add_done_callback(self._periodic_done)
             self.handle(m.TakeCheckpoint(token))
+
+    def _look_for_strangers(self) -> None:
+        """Note who was kept out here and at the engines."""
+        self._kept_out[""] = (self.doors.refused, self.doors.dropped)
+        found = tuple(map(sum, zip(*self._kept_out.values(), strict=True)))
+        if found != self._strangers:
+            self._strangers = found
+            self.events.add("kept-out", refused=found[0], dropped=found[1])
 
     def _look_after(self, record: Record) -> None:
         record.check()
@@ -748,7 +766,7 @@ class Driver:
             self._send(engine, wire.Numbered(command.number, heard, command.message))
 
     def _send(self, engine: str, message: Any) -> None:
-        frames = wire.encode(message)
+        frames = self.doors.seal(wire.encode(message))
         self._socket.send_multipart([engine.encode(), *frames], copy=False)
 
     def tell_names(self, names: dict[int, str]) -> None:

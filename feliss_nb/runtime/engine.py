@@ -31,6 +31,7 @@ from feliss_nb.runtime.blobs import large_buffers
 from feliss_nb.runtime.board import Board
 from feliss_nb.runtime.capturing import Captured
 from feliss_nb.runtime.copier import NICE, Copier
+from feliss_nb.runtime.doors import Doors
 from feliss_nb.runtime.forking import process_stands_fork
 from feliss_nb.runtime.misbehaving import misbehave
 from feliss_nb.runtime.mpi_link import MpiLink, MpiWorld, find_place
@@ -147,7 +148,8 @@ class EngineWorker:
         self._to_stop: list[tuple[Runner, int | None, float]] = []  # until they have
         self._closing = False
         self._context = zmq.Context()
-        self.peers = Peers(self._context, directory, engine)
+        self._doors = Doors(self._context, directory)
+        self.peers = Peers(self._context, self._doors, engine)
         self._place = find_place()
         self._world = MpiWorld(self._linked) if self._place and not self._place.trouble else None
         self._attempt = -1  # of the last rollback
@@ -185,7 +187,7 @@ class EngineWorker:
                         socket = self._meet_master(poller)
                 self._send_all(socket)
         except BaseException as error:  # the master must hear of a bug of ours
-            wire.send(socket, wire.encode(wire.Trouble(_text(error))))
+            wire.send(socket, self._doors.seal(wire.encode(wire.Trouble(_text(error)))))
             raise
         finally:
             socket.close(0 if self._closing else 1000)
@@ -203,7 +205,7 @@ class EngineWorker:
         socket.set_hwm(0)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing piles up for a master that is not there
-        socket.connect(terms.address(self.directory, self._term))
+        self._doors.connect(socket, terms.name(self._term))
         poller.register(socket, zmq.POLLIN)
         with self.lock:
             self._is_heard = False
@@ -221,7 +223,7 @@ class EngineWorker:
             self._outbox.clear()
         while self._outbox:
             try:
-                wire.send(socket, self._outbox[0], zmq.NOBLOCK)
+                wire.send(socket, self._doors.seal(self._outbox[0]), zmq.NOBLOCK)
             except zmq.Again:
                 self._is_heard = False  # what counts is kept
                 return
@@ -236,9 +238,11 @@ class EngineWorker:
     def _take_all(self, socket: zmq.Socket[bytes]) -> None:
         while True:
             try:
-                frames = wire.receive(socket, zmq.NOBLOCK)
+                frames = self._doors.open(wire.receive(socket, zmq.NOBLOCK))
             except zmq.Again:
                 return
+            if frames is None:
+                continue
             message = wire.decode(frames)
             with self.lock:
                 self._take(message)
@@ -321,7 +325,9 @@ class EngineWorker:
         progress, self.progress = self.progress, {}
         mapped, self.mapped = self.mapped, {}
         heard, unanswered = self._link.heard, tuple(self.peers.count())
-        self.to_master(wire.Progress(self.worker.epoch, progress, mapped, pools, heard, unanswered))
+        kept_out = self._doors.refused, self._doors.dropped
+        about = self.worker.epoch, progress, mapped, pools, heard, unanswered
+        self.to_master(wire.Progress(*about, kept_out))
 
     @property
     def has_master(self) -> bool:
@@ -745,6 +751,7 @@ class EngineWorker:
         self._data.join(2.0)
         self.printer.close()
         self.board.close()
+        self._doors.close()
         if not (self._control.is_alive() or self._data.is_alive()):
             self._context.destroy(linger=0)  # under a thread that uses a socket it would abort
 

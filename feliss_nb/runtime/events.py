@@ -93,11 +93,9 @@ class EventLog(Sequence[Event]):
         self._begun = time.monotonic() - age
         for path in sorted(directory.glob(_FILE.format("*")), key=_term)[-1:]:
             for line in path.read_text("utf-8", "replace").splitlines():
-                try:
-                    kind, at, data = json.loads(line, object_hook=_with_numbers)
-                except ValueError:  # its process ended while it wrote
-                    continue
-                self._events.append(Event(kind, at, data))
+                event = _read(line)
+                if event is not None:
+                    self._events.append(event)
 
     def keep(self, directory: Path, term: int) -> None:
         """Write events down from now on, with those that are there.
@@ -201,6 +199,17 @@ def _term(path: Path) -> int:
 
 def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, set | frozenset) else str(value)
+
+
+def _read(line: str) -> Event | None:
+    """Return the event of a line; None where its process ended while it wrote, or it is damaged."""
+    try:
+        found = json.loads(line, object_hook=_with_numbers)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, list) or [type(part) for part in found] != [str, float, dict]:
+        return None
+    return Event(*found)
 
 
 def _with_numbers(data: dict[str, Any]) -> dict[Any, Any]:

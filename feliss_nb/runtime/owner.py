@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from feliss_nb.runtime import doors
 from feliss_nb.runtime.terms import outlives
 
 PREFIX = "feliss-"
@@ -29,7 +30,10 @@ def private_directory() -> Path:
     base = tempfile.gettempdir()
     if len(base) + len(PREFIX) + 10 > LONGEST_DIRECTORY:
         base = os.path.join(os.sep, "tmp")  # short, and mkdtemp makes a new name in it
-    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    sockets = doors.kind()
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    doors.prepare(directory, sockets)
+    return directory
 
 
 class Process:

@@ -1,25 +1,24 @@
 """Engine to engine: one inbox, and one outgoing socket for each peer.
 
-On one machine the sockets are files in the session's private directory (mode 0700): who can connect
-is the user. Large frames go through memory that both engines map (`shared`), once both have found
-that they can: with the first message to a peer goes an offer, and until its answer is here, and
-where it never comes, everything goes through the socket.
+Who speaks here, and who is heard, belongs to the session: see `doors`. Large frames go through
+memory that both engines map (`shared`), once both have found that they can: with the first message
+to a peer goes an offer, and until its answer is here, and where it never comes, everything goes
+through the socket.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import socket
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import zmq
 
 from feliss_nb.runtime import wire
+from feliss_nb.runtime.doors import Doors
 from feliss_nb.runtime.mappings import Mappings
 from feliss_nb.runtime.segments import Segments, Trial
 
@@ -44,8 +43,8 @@ class Peers:
     ----------
     context : zmq.Context
         Of this worker alone.
-    directory : Path
-        The session's private directory.
+    doors : Doors
+        The way to the others.
     engine : str
         This engine.
 
@@ -57,16 +56,17 @@ class Peers:
         Of the sockets.
     """
 
-    def __init__(self, context: zmq.Context[Any], directory: Path, engine: str) -> None:
-        self._context, self._directory, self._engine = context, directory, engine
+    def __init__(self, context: zmq.Context[Any], doors: Doors, engine: str) -> None:
+        self._context, self._doors, self._engine = context, doors, engine
         self.lock = threading.Lock()
+        self._end = os.urandom(16)  # lets the inbox's thread end
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self.segments = Segments()
         self._mappings = Mappings()
         self._trial = Trial(self.segments.token)
         self._sharing: set[str] = set()  # engines that can map our segments
-        # To know of a message that is lost on the way: how many have gone to whom, what they were
-        # told of it, what they have said of it, and since when they owe an answer.
+        # Messages are numbered, so that one that is lost or comes twice is noticed. Of the last no
+        # number tells: so peers are told how many have gone to them, and owe an answer.
         self._sent: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._asked: dict[str, float] = {}
@@ -74,14 +74,11 @@ class Peers:
         # A faulty network: takes a message over, and sends it later or never.
         self.filter: Callable[[str, Callable[[], None]], bool] | None = None
 
-    def _address(self, engine: str) -> str:
-        return f"ipc://{self._directory}/data-{engine}"
-
     def bind(self) -> zmq.Socket[bytes]:
         """Return the inbox; one thread receives from it."""
         inbox = self._context.socket(zmq.PULL)
         inbox.set_hwm(0)
-        inbox.bind(self._address(self._engine))
+        self._doors.bind(inbox, _name(self._engine))
         inbox.bind(_END)
         return inbox
 
@@ -96,32 +93,28 @@ class Peers:
                 if lies is not None:
                     references, places, frames = lies
                     head = (_SHARED, references, places, head)
-            self._sent[engine] = self._sent.get(engine, 0) + 1
-            first = pickle.dumps((self._engine, head), 5)
+            number = self._sent[engine] = self._sent.get(engine, 0) + 1
+            whole = self._doors.seal([pickle.dumps((self._engine, number, head), 5), *frames])
             if self.filter is not None:
-                whole = [first, *frames]
 
                 def late() -> None:
                     if not socket.closed:
-                        socket.send_multipart(whole, copy=False)
+                        wire.send(socket, whole)
 
                 if self.filter(engine, late):
                     return
-            if frames:
-                socket.send_multipart([first, *frames], copy=False)
-            else:
-                socket.send(first)
+            wire.send(socket, whole)
 
     def _connect(self, engine: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.PUSH)
         socket.set_hwm(0)
         socket.setsockopt(zmq.LINGER, 0)
-        socket.connect(self._address(engine))
+        self._doors.connect(socket, _name(engine))
         self._sockets[engine] = socket
         slot = self.segments.slot(engine)
         if slot is not None:
             about = os.getpid(), self._trial.fd, self.segments.token, slot
-            socket.send(pickle.dumps((self._engine, (_OFFER, self._engine, *about)), 5))
+            wire.send(socket, self._word((_OFFER, self._engine, *about)))
         return socket
 
     def _say(self, engine: str, head: tuple[Any, ...]) -> None:
@@ -129,14 +122,17 @@ class Peers:
         socket = self._sockets.get(engine)
         if socket is None:
             socket = self._connect(engine)
-        data = pickle.dumps((self._engine, head), 5)
+        word = self._word(head)
 
         def send() -> None:
             if not socket.closed:
-                socket.send(data)
+                wire.send(socket, word)
 
         if self.filter is None or not self.filter(engine, send):
             send()
+
+    def _word(self, head: tuple[Any, ...]) -> list[Any]:
+        return self._doors.seal([pickle.dumps((self._engine, 0, head), 5)])
 
     def count(self) -> list[str]:
         """Tell peers how many messages they must have; return those that have not answered.
@@ -154,10 +150,14 @@ class Peers:
     def receive(self, inbox: zmq.Socket[bytes]) -> tuple[Any, list[Any]] | None:
         """Wait for a message and give its head and its frames; None at the end."""
         while True:
-            first, *frames = wire.receive(inbox)
-            if first == b"":
+            sealed = wire.receive(inbox)
+            if sealed[0] == self._end:
                 return None
-            engine, head = pickle.loads(first)
+            whole = self._doors.open(sealed)
+            if whole is None:
+                continue
+            first, *frames = whole
+            engine, number, head = pickle.loads(first)
             kind = head[0]
             if kind == _SENT:
                 with self.lock:
@@ -169,8 +169,14 @@ class Peers:
                 with self.lock:
                     self._asked.pop(engine, None)
                 continue
-            if kind not in (_OFFER, _ACCEPTED):
-                self._received[engine] = self._received.get(engine, 0) + 1
+            if number:
+                expected = self._received.get(engine, 0) + 1
+                if number < expected:
+                    self._doors.dropped += 1  # it has come before
+                    continue
+                self._received[engine] = number
+                if number > expected:
+                    return (LOST, engine), []
             if kind == _SHARED:
                 _, references, places, head = head
                 found = self._mappings.take(engine, references, places, frames)
@@ -219,24 +225,13 @@ class Peers:
         Of those alone: to one that hosts no rank a copy of a snapshot may be on its way.
         """
         with self.lock:
-            for engine in [e for e in self._sockets if not self._is_there(e)]:
+            for engine in [e for e in self._sockets if not self._doors.is_there(_name(e))]:
                 self._sockets.pop(engine).close(0)
                 self._sharing.discard(engine)
                 for counts in (self._sent, self._told, self._asked, self._received):
                     counts.pop(engine, None)
                 self.segments.forget(engine)
                 self._mappings.forget(engine)
-
-    def _is_there(self, engine: str) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)  # one that is stopped, with a full queue, is there too
-            try:
-                probe.connect(self._address(engine).removeprefix("ipc://"))
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            return True
 
     def close(self) -> None:
         """Close every outgoing socket, and let the inbox's thread end."""
@@ -248,8 +243,12 @@ class Peers:
             # Not through the inbox's file: the session may have removed its directory already.
             end = self._context.socket(zmq.PUSH)
             end.connect(_END)
-            end.send(b"")
+            end.send(self._end)
             end.close(1000)
         self._trial.close()
         self.segments.close()
         self._mappings.close()
+
+
+def _name(engine: str) -> str:
+    return f"data-{engine}"

@@ -50,7 +50,9 @@ GROWN = 4 << 20
 
 _OWNER, _STATUS, _LOCK = "owner", "status.json", "lock"
 _FILE = re.compile(r"record-(\d+)-(\d+)")
-_HEAD = struct.Struct("<QQ16s")  # the length of the table, of all frames, and the digest of both
+# The length of the table, that of all frames, the digest of both, and that of the numbers before.
+_HEAD = struct.Struct("<QQ16s8s")
+_CHECK = 8
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # What a piece is.
@@ -111,7 +113,10 @@ def is_alive(pid: int, started: float) -> bool:
 def read_owner(directory: Path) -> Owner | None:
     """Return who has the master's place of a session; None where nobody ever had."""
     try:
-        return Owner(**json.loads((directory / _OWNER).read_text()))
+        found = Owner(**json.loads((directory / _OWNER).read_text()))
+        if [type(value) for value in (found.term, found.pid, found.started)] == [int, int, float]:
+            return found
+        raise ValueError("it does not say who has the place")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError) as error:
@@ -161,7 +166,8 @@ def _piece(kind: bytes, frames: Sequence[Any]) -> list[Any]:
     for view in views:
         state.update(view)
     size = sum(view.nbytes for view in views)
-    return [_HEAD.pack(len(table), size, state.digest()), table, *views]
+    head = _HEAD.pack(len(table), size, state.digest(), b"")
+    return [head[:-_CHECK] + xxhash.xxh3_64_digest(head[:-_CHECK]), table, *views]
 
 
 def pieces(data: memoryview, where: str) -> Iterator[tuple[bytes, list[memoryview], int]]:
@@ -174,7 +180,12 @@ def pieces(data: memoryview, where: str) -> Iterator[tuple[bytes, list[memoryvie
     """
     at, end = 0, data.nbytes
     while at + _HEAD.size <= end:
-        table_size, size, digest = _HEAD.unpack(data[at : at + _HEAD.size])
+        head = data[at : at + _HEAD.size]
+        table_size, size, digest, check = _HEAD.unpack(head)
+        if xxhash.xxh3_64_digest(head[:-_CHECK]) != check:
+            if not any(data[at:]):  # room that the disk gave, and no more
+                return
+            raise CorruptSnapshot(f"{where} is damaged at byte {at}")
         stop = at + _HEAD.size + table_size + size
         if stop > end:
             return

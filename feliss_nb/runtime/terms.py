@@ -30,9 +30,9 @@ def write(directory: Path, term: int) -> None:
     os.replace(staged, directory / _TERM)
 
 
-def address(directory: Path, term: int) -> str:
-    """Return where the master of a term listens."""
-    return f"ipc://{directory}/master-{term}"
+def name(term: int) -> str:
+    """Return the name of the socket at which the master of a term listens."""
+    return f"master-{term}"
 
 
 def outlives(directory: str | Path) -> bool:

@@ -1,7 +1,6 @@
 """Messages as frames: a pickled head, and large buffers behind it without a copy.
 
-Both ends sit in one directory that only the user can enter, so who can write here is the user:
-nothing is read from a socket outside it.
+A head is unpickled once it is known to come from a process of the session: see `doors`.
 """
 
 from __future__ import annotations
@@ -194,7 +193,8 @@ class Printed:
 class Progress:
     """How far jobs are: (rank, job) -> (done, total); and records mapped since the last one.
 
-    `unanswered` are engines that owe an answer for long to what was sent to them.
+    `unanswered` are engines that owe an answer for long to what was sent to them; `kept_out` says
+    how often strangers were refused, and how many messages dropped.
     """
 
     epoch: int
@@ -203,6 +203,7 @@ class Progress:
     pools: dict[int, int]
     heard: int = 0
     unanswered: tuple[str, ...] = ()
+    kept_out: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 from feliss_nb.core.master import Master
 from feliss_nb.core.seat import Seat
 from feliss_nb.errors import FelissError
-from feliss_nb.runtime import driver
+from feliss_nb.runtime import doors, driver
 from feliss_nb.runtime.driver import Driver
 from feliss_nb.runtime.events import EventLog
 
@@ -34,6 +34,7 @@ class Cluster:
 
     def __init__(self, directory: Any, lost: int, error: Exception | None = None) -> None:
         self.directory, self.lost, self.error = directory, lost, error
+        doors.prepare(directory, "ipc")
         self.sent: list[str] = []
         self.arrived: Future[None] = Future()
 

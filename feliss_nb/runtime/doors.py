@@ -1,0 +1,249 @@
+"""Who may speak on a session's sockets, and be heard there: both ends show that they belong to it.
+
+Rules
+-----
+* On one machine a socket is a file in the session's private directory (mode 0700): only this user
+  can connect, and only a session's process can have made it. Who connects shows the session's
+  secret besides, which lies in that directory.
+* On addresses (``FELISS_NB_SOCKETS=tcp``) it is CURVE: each process has keys of its own, and its
+  public one lies in that directory with its address. Who connects has learned there whom it speaks
+  to; who is connected to lets in only those whose key lies there. All is encrypted.
+* This is settled before a message is read: nothing of a stranger's comes as far as a pickle. What
+  was let in carries a mark that only who knows the secret can make, over what will be unpickled and
+  the sizes of the rest; what does not is counted and dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import socket as sockets
+import struct
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.utils import z85
+
+from feliss_nb.errors import UsageError
+
+SOCKETS = "FELISS_NB_SOCKETS"
+
+HOST = "127.0.0.1"
+PROBE = 1.0  # seconds
+
+_SECRET, _KIND = "secret", "sockets"
+_ZAP = "inproc://zeromq.zap.01"
+_WORDS = "inproc://doors"  # to the thread: the monitor of a socket; empty: the end
+_MARK = 16  # bytes
+_DOMAIN = b"feliss"
+_NAME = b"feliss"  # PLAIN wants one; there is one secret only
+
+# It spoke no protocol of ours, or showed nothing that belongs to the session.
+_REFUSED = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+
+
+def kind() -> str:
+    """Return what the sockets of a new session are.
+
+    Raises
+    ------
+    UsageError
+        If ``FELISS_NB_SOCKETS`` is neither ``ipc`` nor ``tcp``.
+    """
+    found = os.environ.get(SOCKETS) or "ipc"
+    if found not in ("ipc", "tcp"):
+        raise UsageError(f"{SOCKETS} is ipc (the default) or tcp, not {found!r}")
+    return found
+
+
+def prepare(directory: Path, kind: str) -> None:
+    """Make what the processes of a new session recognize each other by."""
+    _write(directory / _SECRET, secrets.token_hex(32))
+    _write(directory / _KIND, kind)
+
+
+def _write(path: Path, text: str) -> None:
+    staged = path.with_name(f".{path.name}")
+    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "w") as file:
+        file.write(text)
+    os.replace(staged, path)
+
+
+class Doors:
+    """The sockets of one process to the others of its session.
+
+    Parameters
+    ----------
+    context : zmq.Context
+        Of these sockets alone.
+    directory : Path
+        The session's private directory.
+
+    Attributes
+    ----------
+    refused : int
+        How often somebody has knocked who was not let in.
+    dropped : int
+        How many messages were not what a process of the session had sent.
+    """
+
+    def __init__(self, context: zmq.Context[Any], directory: Path) -> None:
+        self._context, self._directory = context, directory
+        self._secret = (directory / _SECRET).read_bytes()
+        self._tcp = (directory / _KIND).read_text() == "tcp"
+        self._public, self._private = zmq.curve_keypair() if self._tcp else (b"", b"")
+        if self._tcp:
+            _write(self._key_file(z85.decode(self._public)), "")
+        self.refused = self.dropped = 0
+        self._marker = hashlib.blake2b(key=bytes.fromhex(self._secret.decode()), digest_size=_MARK)
+        zap = context.socket(zmq.REP)
+        zap.setsockopt(zmq.LINGER, 0)
+        zap.bind(_ZAP)
+        words = context.socket(zmq.PULL)
+        words.bind(_WORDS)
+        self._thread = threading.Thread(
+            target=self._serve, args=(zap, words), name="feliss-doors", daemon=True
+        )
+        self._thread.start()
+
+    def bind(self, socket: zmq.Socket[bytes], name: str) -> None:
+        """Let the session's other processes reach a socket by a name."""
+        socket.zap_domain = _DOMAIN
+        monitor = f"inproc://monitor-{name}"
+        socket.monitor(monitor, _REFUSED)
+        self._tell(monitor.encode())
+        if not self._tcp:
+            socket.plain_server = True
+            socket.bind(f"ipc://{self._directory / name}")
+            return
+        socket.curve_server = True
+        socket.curve_publickey, socket.curve_secretkey = self._public, self._private
+        port = socket.bind_to_random_port(f"tcp://{HOST}")
+        text = json.dumps({"host": HOST, "port": port, "key": self._public.decode()})
+        path = self._directory / name
+        path.unlink(missing_ok=True)
+        _write(path, text)
+
+    def connect(self, socket: zmq.Socket[bytes], name: str) -> None:
+        """Connect a socket to the one of a name; it need not be there yet, where it is a file."""
+        if not self._tcp:
+            socket.plain_username, socket.plain_password = _NAME, self._secret
+            socket.connect(f"ipc://{self._directory / name}")
+            return
+        door = json.loads((self._directory / name).read_text())
+        socket.curve_publickey, socket.curve_secretkey = self._public, self._private
+        socket.curve_serverkey = door["key"].encode()
+        socket.connect(f"tcp://{door['host']}:{door['port']}")
+
+    # ------------------------------------------------------------ messages
+
+    def seal(self, frames: Sequence[Any]) -> list[Any]:
+        """Put the session's mark on a message; its first frame is what will be unpickled."""
+        head, *rest = frames
+        return [self._mark(head, rest) + head, *rest]
+
+    def open(self, frames: Sequence[Any]) -> list[Any] | None:
+        """Take the mark off; None if it is not the session's."""
+        first, rest = memoryview(frames[0]), frames[1:]
+        head = first[_MARK:]
+        if not hmac.compare_digest(first[:_MARK], self._mark(head, rest)):
+            self.dropped += 1
+            return None
+        return [head, *rest]
+
+    def _mark(self, head: Any, rest: Sequence[Any]) -> bytes:
+        mark = self._marker.copy()
+        if rest:
+            sizes = [memoryview(frame).nbytes for frame in rest]
+            mark.update(struct.pack(f"<{len(sizes)}Q", *sizes))
+        mark.update(head)
+        return mark.digest()
+
+    # ------------------------------------------------------------ who is there
+
+    def is_there(self, name: str) -> bool:
+        """Whether somebody listens at the socket of a name."""
+        try:
+            if self._tcp:
+                door = json.loads((self._directory / name).read_text())
+                where: Any = (door["host"], door["port"])
+                probe = sockets.socket(sockets.AF_INET)
+                probe.settimeout(PROBE)
+            else:
+                where = str(self._directory / name)
+                probe = sockets.socket(sockets.AF_UNIX)
+                probe.setblocking(False)
+        except (OSError, ValueError):
+            return False
+        with probe:
+            try:
+                probe.connect(where)
+            except (BlockingIOError, TimeoutError):  # it is stopped, and its queue full
+                return True
+            except OSError:
+                return False
+            return True
+
+    def _key_file(self, key: bytes) -> Path:
+        return self._directory / f"key-{key.hex()}"
+
+    def _tell(self, word: bytes) -> None:
+        with self._context.socket(zmq.PUSH) as words:
+            words.connect(_WORDS)
+            words.send(word)
+
+    def _serve(self, zap: zmq.Socket[bytes], words: zmq.Socket[bytes]) -> None:
+        """Answer who knocks, and count who is refused."""
+        poller = zmq.Poller()
+        poller.register(zap, zmq.POLLIN)
+        poller.register(words, zmq.POLLIN)
+        opened = [zap, words]
+        try:
+            while True:
+                for socket, _ in poller.poll():
+                    if socket is zap:
+                        self._answer(zap)
+                    elif socket is not words:
+                        socket.recv_multipart()
+                        self.refused += 1
+                    elif monitor := words.recv():
+                        opened.append(self._context.socket(zmq.PAIR))
+                        opened[-1].connect(monitor.decode())
+                        poller.register(opened[-1], zmq.POLLIN)
+                    else:
+                        return
+        except zmq.ContextTerminated:
+            return
+        finally:
+            for socket in opened:
+                socket.close(0)
+
+    def _answer(self, zap: zmq.Socket[bytes]) -> None:
+        """Answer libzmq's question, in the protocol of its RFC 27."""
+        version, request, _, _, _, *shown = zap.recv_multipart()
+        status, text = (b"200", b"OK") if self._belongs(shown) else (b"400", b"a stranger")
+        zap.send_multipart([version, request, status, text, _NAME, b""])
+
+    def _belongs(self, shown: list[bytes]) -> bool:
+        if self._tcp:
+            is_key = shown[0] == b"CURVE" and len(shown[1]) == 32
+            return is_key and self._key_file(shown[1]).exists()
+        return shown[0] == b"PLAIN" and hmac.compare_digest(shown[2], self._secret)
+
+    def close(self) -> None:
+        """Let nobody in any more. The sockets are closed by whoever has them."""
+        self._tell(b"")
+        self._thread.join()
+        if self._tcp:
+            self._key_file(z85.decode(self._public)).unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""A real session: strangers at every socket, and sockets on addresses with CURVE."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+import feliss_nb as feliss
+from feliss_nb.runtime import doors
+
+PATIENCE = 60.0
+
+
+class Trap:
+    """A pickle that leaves a trace where it is read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return open, (self.path, "w")
+
+
+@pytest.fixture(scope="module", params=["ipc", "tcp"])
+def session(request: pytest.FixtureRequest) -> Iterator[feliss.Session]:
+    """A session with its sockets in files, and one with them on addresses."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(doors.SOCKETS, request.param)
+        found = feliss.start(workers=2, spares=1, checkpoint_every=None)
+    with found:
+        yield found
+
+
+def addresses(session: feliss.Session) -> list[str]:
+    """Every address of the session's own sockets."""
+    directory = Path(session._cluster.directory)
+    found = []
+    for path in sorted([*directory.glob("data-*"), *directory.glob("master-*")]):
+        if path.is_socket():
+            found.append(f"ipc://{path}")
+        else:
+            door = json.loads(path.read_text())
+            found.append(f"tcp://{door['host']}:{door['port']}")
+    return found
+
+
+def test_a_raw_client_can_neither_deliver_nor_read(
+    session: feliss.Session, tmp_path: Path, eventually: Any
+) -> None:
+    known = addresses(session)
+    assert len(known) == 4
+    traces = [tmp_path / str(number) for number in range(len(known))]
+    with zmq.Context() as context:
+        sockets = []
+        for address, trace in zip(known, traces, strict=True):
+            for kind in (zmq.PUSH, zmq.DEALER):
+                sockets.append(context.socket(kind))
+                sockets[-1].linger = 0
+                if kind == zmq.DEALER:
+                    sockets[-1].identity = b"0"  # as an engine is called
+                sockets[-1].connect(address)
+                for frames in ([pickle.dumps(Trap(str(trace)))], [b""], [os.urandom(1000)]):
+                    sockets[-1].send_multipart(frames)
+
+        def all_refuse() -> bool:
+            kept_out = session._driver._kept_out
+            return len(kept_out) == 4 and all(refused for refused, _ in kept_out.values())
+
+        eventually(all_refuse, PATIENCE, "a stranger was refused at every socket")
+        # Nobody noticed.
+        numbers = session.scatter(range(100))
+        assert sum(session.map(lambda n: 2 * n, numbers).collect()) == 9900
+        assert session.spmd(lambda comm: comm.allreduce(comm.rank)).collect() == [1, 1]
+        assert not any(trace.exists() for trace in traces)
+        readers = [each for each in sockets if each.type == zmq.DEALER]
+        assert not any(each.poll(0) for each in readers)
+        for each in sockets:
+            each.close(0)
+    assert session.events.of_kind("kept-out")[-1].refused >= 4
+    assert not session.events.of_kind("trouble", "engine-lost")
+
+
+def test_it_recovers_as_ever(session: feliss.Session) -> None:
+    state = session.variable(lambda rank, size: bytes([rank]) * 1_000_000)
+    session.checkpoint(PATIENCE)
+    session.kill(1, wait=True)
+    assert state.collect() == [b"\0" * 1_000_000, b"\1" * 1_000_000]
+    assert session.spmd(lambda comm: comm.allgather(comm.rank)).collect() == [[0, 1]] * 2
