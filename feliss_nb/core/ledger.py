@@ -46,6 +46,7 @@ class Ledger:
         self.variables = Variables()
         self.ready: dict[tuple[int, int], set[int]] = {}  # step of a gang -> ranks with its needs
         self.cancelled = False  # a Cancel has gone out since the master looked
+        self.comparing: set[tuple[int, int]] = set()  # jobs and ranks: values looked at now
         self.diverged: ReplayDiverged | None = None
 
     # ------------------------------------------------------------ the notebook
@@ -86,6 +87,7 @@ class Ledger:
     def take_over(self, held: frozenset[int]) -> None:
         """Another notebook goes on, which holds these variables: fetches and waits are nobody's."""
         self.waits = []
+        self.comparing.clear()  # for the one before, who may not say any more how it ended
         for variable in self.variables.held - held:
             self.variables.release(variable)
         for job in self.jobs.values():
@@ -206,7 +208,7 @@ class Ledger:
     def answer_waits(self) -> Commands:
         """Answer the waits that are satisfied; from then on they are lines of the log."""
         commands: Commands = []
-        if not self.waits or self.log.current() is not None:
+        if not self.waits or self.log.current() is not None or self.comparing:
             return commands  # in a replay the notebook is further than the ranks
         for wait in list(self.waits):
             entry = Entry("await", jobs=wait.jobs, submitted=self.submitted)
@@ -243,6 +245,7 @@ class Ledger:
             if new is None:
                 self._diverge(job, f"rank {rank} gave a value before and none now")
             elif new.digest != old.digest:
+                self.comparing.add((job.id, rank))
                 commands.append(m.Compare(job.id, rank, old.body, new.body))
         job.expected = None
         return commands
@@ -250,6 +253,7 @@ class Ledger:
     def compared(self, event: m.Compared) -> Commands:
         """Take the runtime's word on a value whose digest is another."""
         job = self.jobs.get(event.job)
+        self.comparing.discard((event.job, event.rank))
         if job is not None and not event.same:
             self._diverge(job, f"the value of rank {event.rank} is another")
         return []
