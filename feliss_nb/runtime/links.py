@@ -2,7 +2,8 @@
 
 No time alone is evidence, since user code may keep an engine's interpreter from answering. An
 engine that others get no answer from is suspected when it has told the master many times meanwhile
-that it lives; one that says nothing when it runs nothing and uses no processor either.
+that it lives; one that says nothing when it runs nothing and uses no processor either. Of two that
+hear nothing of each other one is enough: who is suspected is not believed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Links:
     def __init__(self) -> None:
         self._engines: dict[str, _Engine] = {}
         self._owed: dict[tuple[str, str], int] = {}  # (to, by) -> the debtor's beats at first
+        self._suspected: set[str] = set()
 
     def heard(self, engine: str, now: float) -> None:
         """An engine has said something."""
@@ -44,18 +46,20 @@ class Links:
         for to, by in [key for key in self._owed if key[0] == engine]:
             if by not in unanswered:
                 del self._owed[to, by]
-        for debtor in unanswered:
+        for debtor in () if engine in self._suspected else unanswered:
             known = self._engines.get(debtor)
             if known is None:
                 continue
             first = self._owed.setdefault((engine, debtor), known.beats)
             if known.beats - first >= BEATS:
+                self._suspected.add(debtor)
                 return debtor
         return None
 
     def forget(self, engine: str) -> None:
         """An engine is lost."""
         self._engines.pop(engine, None)
+        self._suspected.discard(engine)
         self._owed = {key: beats for key, beats in self._owed.items() if engine not in key}
 
     def is_silent(self, engine: str, pid: int, board: Any, now: float) -> bool:
