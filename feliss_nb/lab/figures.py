@@ -8,6 +8,7 @@ from feliss_nb.errors import UsageError
 from feliss_nb.lab import gantt
 from feliss_nb.lab.history import History
 from feliss_nb.runtime.status import human_bytes
+from feliss_nb.runtime.table import new_frame
 from feliss_nb.runtime.treemap import Picture
 
 if TYPE_CHECKING:
@@ -43,21 +44,6 @@ def new_figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def new_frame(rows: list[dict[str, Any]], columns: list[str]) -> pandas.DataFrame:
-    """Make a frame.
-
-    Raises
-    ------
-    UsageError
-        If pandas is not installed.
-    """
-    try:
-        import pandas
-    except ImportError:
-        raise UsageError("data needs pandas: pip install 'feliss_nb[lab]'") from None
-    return pandas.DataFrame(rows, columns=columns)
 
 
 class Timeline(Picture):

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import feliss_nb as feliss
 from feliss_nb.errors import UsageError
 from feliss_nb.lab import bench_overhead, bench_recovery, bench_wordcount, costs
-from feliss_nb.lab.figures import new_figure, new_frame
+from feliss_nb.lab.figures import new_figure
 from feliss_nb.lab.zipf import write_text
-from feliss_nb.runtime.table import Table
+from feliss_nb.runtime.table import Table, new_frame
 from feliss_nb.runtime.treemap import Picture
 
 if TYPE_CHECKING:

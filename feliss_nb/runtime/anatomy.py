@@ -17,7 +17,7 @@ from feliss_nb.errors import UsageError
 from feliss_nb.runtime.failure import name_of
 from feliss_nb.runtime.here import here
 from feliss_nb.runtime.shard import split
-from feliss_nb.runtime.table import Table, human_bytes
+from feliss_nb.runtime.table import Table, human_bytes, new_frame
 from feliss_nb.runtime.wire import Parcel
 from feliss_nb.state.codec import total, unpack
 from feliss_nb.state.functions import Namespace
@@ -214,16 +214,12 @@ class Anatomy:
         UsageError
             If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise UsageError("a DataFrame needs pandas: pip install 'feliss_nb[lab]'") from None
         rows = [
             (part.kind, part.name, rank, size, part.why)
             for part in self.parts
             for rank, size in sorted(part.ranks.items())
         ]
-        return pandas.DataFrame(rows, columns=["kind", "name", "rank", "bytes", "why"])
+        return new_frame(rows, ["kind", "name", "rank", "bytes", "why"])
 
     def table(self) -> Table:
         """Give the parts as a table."""

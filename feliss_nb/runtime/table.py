@@ -12,6 +12,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from feliss_nb.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas
 
 #: A longer cell is cut in a terminal, except in the last column, which pushes nothing aside.
 WIDEST_CELL = 60
@@ -171,3 +177,18 @@ class Table:
         if not cells:
             body = f'<tr><td colspan="{max(len(self.columns), 1)}">(none)</td></tr>'
         return f"<table>{caption}{head}<tbody>{body}</tbody></table>"
+
+
+def new_frame(rows: Sequence[Any], columns: Sequence[str]) -> pandas.DataFrame:
+    """Make a DataFrame of rows.
+
+    Raises
+    ------
+    UsageError
+        If pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise UsageError("a DataFrame needs pandas: pip install 'feliss_nb[lab]'") from None
+    return pandas.DataFrame(rows, columns=list(columns))

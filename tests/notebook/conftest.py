@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -44,3 +44,13 @@ def shell(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interactiv
     yield shell
     magics.unload_ipython_extension(shell)
     InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def run(shell: InteractiveShell) -> Callable[..., Any]:
+    return lambda line: shell.run_line_magic("feliss", line)
+
+
+@pytest.fixture
+def run_cell(shell: InteractiveShell) -> Callable[..., Any]:
+    return lambda line, cell: shell.run_cell_magic("feliss", line, cell)

@@ -24,16 +24,6 @@ from feliss_nb.runtime.variable import Variable
 Run = Callable[..., Any]
 
 
-@pytest.fixture
-def run(shell: InteractiveShell) -> Run:
-    return lambda line: shell.run_line_magic("feliss", line)
-
-
-@pytest.fixture
-def run_cell(shell: InteractiveShell) -> Run:
-    return lambda line, cell: shell.run_cell_magic("feliss", line, cell)
-
-
 # What they call
 
 

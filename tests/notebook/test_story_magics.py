@@ -17,16 +17,6 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
-def run(shell: InteractiveShell) -> Run:
-    return lambda line: shell.run_line_magic("feliss", line)
-
-
-@pytest.fixture
-def run_cell(shell: InteractiveShell) -> Run:
-    return lambda line, cell: shell.run_cell_magic("feliss", line, cell)
-
-
-@pytest.fixture
 def told(session: FakeSession) -> FakeSession:
     session.events = FakeLog(RUN)
     session.events.now = 9.0
