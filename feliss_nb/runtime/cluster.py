@@ -82,7 +82,9 @@ class OwnCluster:
     has_hub = True
 
     def __init__(self, engines: str = "local") -> None:
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"config": Config()}
+        # Their order is nobody's matter, so none waits for the one before it.
+        options["config"].LocalEngineSetLauncher.delay = 0.0
         self._is_mpi = engines == "mpi"
         if self._is_mpi:
             found = mpiexec.find_mpiexec()
@@ -90,11 +92,10 @@ class OwnCluster:
         self._shared = mpiexec.memory_directory(self.directory)
         if self._is_mpi:
             self._shared.mkdir(mode=0o700)
-            launcher = {
-                "mpi_cmd": mpiexec.command(found),
-                "mpi_args": mpiexec.arguments(self.directory),
-            }
-            options = {"engines": "mpi", "config": Config({"MPIEngineSetLauncher": launcher})}
+            options["engines"] = "mpi"
+            launcher = options["config"].MPIEngineSetLauncher
+            launcher.mpi_cmd = mpiexec.command(found)
+            launcher.mpi_args = mpiexec.arguments(self.directory)
         self._is_found = False
         self._ports: list[socket.socket] = []
         self._lock = threading.Lock()
