@@ -240,6 +240,12 @@ def test_core_is_pure():
     assert sys.stdlib_module_names >= PURE
 
 
+def test_what_a_controller_loads_by_itself_needs_no_more_of_the_package():
+    found = [item.module for item in imports(PACKAGE / "runtime" / "owner.py")]
+    assert "psutil" in found
+    assert not [module for module in found if module.split(".")[0] == NAME]
+
+
 def test_threads_clocks_sockets_and_engines_are_runtimes():
     below = {"errors", *TABLE["runtime"], "models"} - {"runtime"}
     found = {}

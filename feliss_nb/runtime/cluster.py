@@ -20,8 +20,9 @@ import psutil
 from traitlets.config import Config
 
 from feliss_nb.errors import FelissError, UsageError
-from feliss_nb.runtime import mpiexec
-from feliss_nb.runtime.owner import Process, private_directory, processes_in, start_time
+from feliss_nb.runtime import mpiexec, owner
+from feliss_nb.runtime.doors import private_directory
+from feliss_nb.runtime.owner import Process, processes_in, start_time
 
 # The hub registers an engine after it answered a beat, so a short period starts engines sooner. A
 # stopped process is taken for lost after MISSES beats, 5 s: a busy machine delays beats, and
@@ -163,8 +164,12 @@ class OwnCluster:
         paths = f"import sys\nif {package!r} not in sys.path:\n    sys.path.append({package!r})\n"
         directories = [str(self.directory), str(self._shared)]
         controller = (
-            f"{paths}from feliss_nb.runtime.owner import end_controller_with\n"
-            f"end_controller_with({me}, {started}, {directories!r})\n"
+            # To import the package takes a quarter of a second, while the engines wait.
+            "from importlib.util import module_from_spec, spec_from_file_location\n"
+            f"spec = spec_from_file_location('feliss_nb_owner', {owner.__file__!r})\n"
+            "owner = module_from_spec(spec)\n"
+            "spec.loader.exec_module(owner)\n"
+            f"owner.end_controller_with({me}, {started}, {directories!r})\n"
         )
         engine = (
             f"{paths}{_NOT_OF_MPI}from feliss_nb.runtime.owner import end_engine_with\n"

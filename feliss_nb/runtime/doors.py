@@ -22,6 +22,7 @@ import os
 import secrets
 import socket as sockets
 import struct
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,10 @@ from zmq.utils import z85
 from feliss_nb.errors import UsageError
 
 SOCKETS = "FELISS_NB_SOCKETS"
+
+PREFIX = "feliss-"
+# A Unix socket's path is at most 107 bytes; the longest name in the directory takes about 20.
+LONGEST_DIRECTORY = 80
 
 HOST = "127.0.0.1"
 PROBE = 1.0  # seconds
@@ -70,6 +75,17 @@ def prepare(directory: Path, kind: str) -> None:
     """Make what the processes of a new session recognize each other by."""
     _write(directory / _SECRET, secrets.token_hex(32))
     _write(directory / _KIND, kind)
+
+
+def private_directory() -> Path:
+    """Make a new directory that only this user can enter (mode 0700)."""
+    base = tempfile.gettempdir()
+    if len(base) + len(PREFIX) + 10 > LONGEST_DIRECTORY:
+        base = os.path.join(os.sep, "tmp")  # short, and mkdtemp makes a new name in it
+    sockets = kind()
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+    prepare(directory, sockets)
+    return directory
 
 
 def _write(path: Path, text: str) -> None:

@@ -43,7 +43,7 @@ from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.keeping import Keeper
 from feliss_nb.runtime.linking import Linking
 from feliss_nb.runtime.links import Links
-from feliss_nb.runtime.owner import Process
+from feliss_nb.runtime.owner import Process, let_outlive
 from feliss_nb.runtime.pacing import Pace
 from feliss_nb.runtime.record import Found, Record
 from feliss_nb.state.canonical import canonical_digest
@@ -646,7 +646,7 @@ class Driver:
             return
         record.show(self.show())
         terms.write(self.cluster.directory, record.term)
-        terms.let_outlive(self.cluster.directory)
+        let_outlive(self.cluster.directory)
         done.set_result(None)
 
     def take_over(

@@ -1,4 +1,7 @@
-"""Private directories, and processes that end with their owner."""
+"""Processes that end with their owner.
+
+A controller loads this file by itself, so it imports nothing of the package.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import os
 import select
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -15,25 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from feliss_nb.runtime import doors
-from feliss_nb.runtime.terms import outlives
-
-PREFIX = "feliss-"
-# A Unix socket's path is at most 107 bytes; the longest name in the directory takes about 20.
-LONGEST_DIRECTORY = 80
+_OUTLIVES = "outlives"
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 LOOK = 5.0  # seconds between looks whether an owner still matters; its end itself wakes at once
-
-
-def private_directory() -> Path:
-    """Make a new directory that only this user can enter (mode 0700)."""
-    base = tempfile.gettempdir()
-    if len(base) + len(PREFIX) + 10 > LONGEST_DIRECTORY:
-        base = os.path.join(os.sep, "tmp")  # short, and mkdtemp makes a new name in it
-    sockets = doors.kind()
-    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-    doors.prepare(directory, sockets)
-    return directory
 
 
 class Process:
@@ -121,6 +107,16 @@ def follow(
         then()
 
     threading.Thread(target=wait, name="feliss-owner", daemon=True).start()
+
+
+def outlives(directory: str | Path) -> bool:
+    """Whether a session goes on when its process ends."""
+    return os.path.exists(os.path.join(directory, _OUTLIVES))
+
+
+def let_outlive(directory: Path) -> None:
+    """Let a session go on when its process ends."""
+    (directory / _OUTLIVES).touch()
 
 
 def end_engine_with(pid: int, started: float, directories: list[str]) -> None:

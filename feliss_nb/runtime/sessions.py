@@ -16,7 +16,8 @@ from urllib.parse import unquote
 
 from feliss_nb.errors import UsageError
 from feliss_nb.runtime import record
-from feliss_nb.runtime.owner import PREFIX, Process, processes_in
+from feliss_nb.runtime.doors import PREFIX
+from feliss_nb.runtime.owner import Process, processes_in
 from feliss_nb.runtime.record import Found
 from feliss_nb.runtime.table import Table
 

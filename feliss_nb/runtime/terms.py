@@ -12,7 +12,6 @@ from pathlib import Path
 FIRST = 1
 
 _TERM = "term"
-_OUTLIVES = "outlives"
 
 
 def read(directory: Path) -> int:
@@ -33,13 +32,3 @@ def write(directory: Path, term: int) -> None:
 def name(term: int) -> str:
     """Return the name of the socket at which the master of a term listens."""
     return f"master-{term}"
-
-
-def outlives(directory: str | Path) -> bool:
-    """Whether a session goes on when its process ends."""
-    return os.path.exists(os.path.join(directory, _OUTLIVES))
-
-
-def let_outlive(directory: Path) -> None:
-    """Let a session go on when its process ends."""
-    (directory / _OUTLIVES).touch()

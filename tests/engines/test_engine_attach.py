@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import ipyparallel as ipp
-import psutil
 import pytest
+from engine_processes import is_dead
 
 import feliss_nb as feliss
 from feliss_nb import errors
@@ -268,7 +268,7 @@ def test_a_lost_engine_is_recovered_and_not_replaced(
         state.wait(PATIENCE)
         pid = next(engine.pid for engine in session.status().engines if 0 in engine.ranks)
         session.kill(0, wait=True)
-        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        assert is_dead(pid)
         assert state.collect() == [0, 5]
         assert session.epoch == 1
     assert client[[1, 2]].apply_sync(square, 3) == [9, 9]

@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 import capture_work as work
-import psutil
 import pytest
+from engine_processes import is_dead
 from engine_work import on_engines, touch
 
 import feliss_nb as feliss
@@ -53,10 +53,6 @@ def keep_waiting(session: feliss.Session, flags: Any, go: str | None = None) -> 
 def child_of(flags: Any, name: str) -> int:
     flags.eventually(lambda: flags.lines(name), PATIENCE, "the number of the child")
     return int(flags.lines(name)[0])
-
-
-def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 # ---------------------------------------------------------------- names
@@ -112,7 +108,7 @@ def test_a_loss_while_a_child_writes(
     recovered = len(session.events.of_kind("recovered"))
     session.kill(victim)
     session.events.wait_for("recovered", recovered + 1, PATIENCE)
-    eventually(lambda: is_gone(child), PATIENCE, "the child's end")
+    eventually(lambda: is_dead(child), PATIENCE, "the child's end")
     flags.set("go")  # for the child of the next attempt
     token.result(PATIENCE)
     flags.set("gate200-open")
@@ -181,7 +177,7 @@ def test_a_child_that_is_stuck_costs_a_full_capture(session: feliss.Session, fla
     event = session.events.of_kind("capture-lost")[lost:][0]
     assert event.data["rank"] == 0
     assert "was killed" in event.data["why"]
-    assert is_gone(child_of(flags, "child"))
+    assert is_dead(child_of(flags, "child"))
     session.kill(0, wait=True)
     flags.set("gate200-open")
     check(session, ring, job)
@@ -244,4 +240,4 @@ def test_nothing_is_left_behind_a_session(flags: Any, eventually: Any) -> None:
     child = child_of(flags, "child")
     assert any(found == (1, 1) for found in on_engines(session, work.left_of_children))
     session.stop()
-    eventually(lambda: is_gone(child), PATIENCE, "the child's end")
+    eventually(lambda: is_dead(child), PATIENCE, "the child's end")

@@ -13,6 +13,7 @@ from unittest import mock
 import engine_work as work
 import psutil
 import pytest
+from engine_processes import gone
 
 import feliss_nb as feliss
 from feliss_nb.runtime import OwnCluster
@@ -48,12 +49,6 @@ def family(session: feliss.Session) -> list[psutil.Process]:
     engines = [psutil.Process(e.pid) for e in session.status().engines if e.role != "dead"]
     found = [controller, *engines]
     return found + [child for process in found for child in process.children(recursive=True)]
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not any(
-        process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes
-    )
 
 
 def test_stop_leaves_nothing(nothing_left: Path, flags: Any) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
+from engine_processes import is_dead
 
 import feliss_nb as feliss
 from feliss_nb import Fault, FaultPlan, errors
@@ -148,13 +148,6 @@ def test_the_example_of_the_manual_runs_as_it_stands(script: Any) -> None:
 
 
 # ---------------------------------------------------------------- stores
-
-
-def is_dead(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_faults_of_stores_cost_checkpoints_only(tmp_path: Path, eventually: Any) -> None:

@@ -11,6 +11,7 @@ import engine_work as work
 import numpy as np
 import psutil
 import pytest
+from engine_processes import is_dead
 
 import feliss_nb as feliss
 from feliss_nb import errors
@@ -20,13 +21,6 @@ PATIENCE = 60.0
 
 def host(session: feliss.Session, rank: int) -> Any:
     return next(e for e in session.status().engines if rank in e.ranks)
-
-
-def is_dead(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def remember(value: Any) -> Any:

@@ -16,6 +16,7 @@ import ipyparallel as ipp
 import numpy as np
 import psutil
 import pytest
+from engine_processes import gone
 
 import feliss_nb as feliss
 from feliss_nb import MPI, errors
@@ -163,10 +164,6 @@ def family(session: feliss.Session) -> list[psutil.Process]:
     heads = [cluster.controller.pid, *(launcher.pid for launcher in cluster.engines.values())]
     processes = [psutil.Process(pid) for pid in heads]
     return processes + [c for process in processes for c in process.children(recursive=True)]
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
 
 def belongs(names: set[str], session: str) -> list[str]:

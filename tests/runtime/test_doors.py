@@ -13,8 +13,7 @@ import zmq
 
 from feliss_nb.errors import UsageError
 from feliss_nb.runtime import doors
-from feliss_nb.runtime.doors import Doors
-from feliss_nb.runtime.owner import private_directory
+from feliss_nb.runtime.doors import Doors, private_directory
 
 PATIENCE = 20_000  # ms
 
