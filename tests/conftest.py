@@ -1,4 +1,10 @@
-"""What every test may use, whatever it tests."""
+"""What every test may use, whatever it tests.
+
+Two files of tests run at once, each in a process of its own, and other programs run beside them.
+So a test looks only at processes, files and memory that it started or made; the names of
+parametrized tests are the same in every process; what belongs to a file, a session on engines above
+all, may be shared.
+"""
 
 from __future__ import annotations
 
