@@ -315,7 +315,7 @@ def test_what_kills_its_engines_is_counted_from_process_to_process(
     with feliss.resume("nine") as session:
         [kept] = session.set_aside
         assert (kept.name, kept.rank, kept.losses, kept.args[1]) == ("die", 0, 3, "a text")
-        assert session._driver.timeout == 30.0
+        assert session._driver.blame.timeout == 30.0
         assert [job.state for job in session.jobs if job.label == "die"] == ["failed"]
         assert session.apply(abs, -1).collect() == [1, 1]
 
