@@ -387,7 +387,7 @@ class Runner:
     def _load_functions(self, space: Namespace, digests: Iterable[bytes]) -> None:
         for digest in digests:
             if not space.has(digest):
-                blob = self.engine.blob(digest)
+                blob = self.engine.functions.get(digest)
                 space.load(digest, blob.data, blob.buffers)
 
     def put_here(self, continuation: m.Continuation) -> None:
@@ -415,12 +415,12 @@ class Runner:
         needs = packed.handles
         if known is not None:
             digests = digests | {known[0]}
-            needs = needs | self.engine.captured_handles(known[0])
+            needs = needs | self.engine.functions.handles(known[0])
         reaches = needs | packed.targets
         # Nobody writes to them: who takes the continuation up copies them.
         buffers = tuple(self.engine.fresh(packed.buffers, shared=True))
         parcel = Parcel(root, packed.data, buffers, tuple(digests), reaches)
-        self.engine.post(self.rank, identity, job, rank, tuple(needs), parcel)
+        self.engine.data.post(self.rank, identity, job, rank, tuple(needs), parcel)
 
     def set_partition(self, variable: int, value: Any) -> None:
         """Set this rank's share of a variable."""
