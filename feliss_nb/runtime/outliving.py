@@ -12,7 +12,8 @@ from feliss_nb.core import messages as m
 from feliss_nb.errors import StoreError
 from feliss_nb.runtime import terms
 from feliss_nb.runtime.owner import Process
-from feliss_nb.runtime.record import Found, Record
+from feliss_nb.runtime.record import Record
+from feliss_nb.runtime.replaying import Found
 
 if TYPE_CHECKING:
     from feliss_nb.runtime.driver import Driver

@@ -36,7 +36,8 @@ from feliss_nb.runtime.observe import job_status, status_of
 from feliss_nb.runtime.pacing import Every, check_every
 from feliss_nb.runtime.packing import Start, pack_starts
 from feliss_nb.runtime.poisoned import SetAside, opened
-from feliss_nb.runtime.record import Found, Record
+from feliss_nb.runtime.record import Record
+from feliss_nb.runtime.replaying import Found
 from feliss_nb.runtime.restoring import Origin
 from feliss_nb.runtime.settings import Settings
 from feliss_nb.runtime.status import Checkpoint, JobStatus, Status

@@ -14,7 +14,8 @@ from feliss_nb.errors import LossError, WaitTimeout
 from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.outliving import begin_record, take_over
 from feliss_nb.runtime.owner import start_time
-from feliss_nb.runtime.record import Found, Record
+from feliss_nb.runtime.record import Record
+from feliss_nb.runtime.replaying import Found
 from feliss_nb.runtime.restoring import Origin, explain_loss, stand_up
 from feliss_nb.runtime.settings import Settings
 from feliss_nb.runtime.waiting import display
