@@ -31,7 +31,8 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.core.image import MasterImage
 from feliss_nb.core.master import Master
 from feliss_nb.core.placement import spread
@@ -146,7 +147,7 @@ class Simulation:
         self._series = 0 if origin is None else 1000  # variables of another session keep theirs
         started = tuple(self._new_engine() for _ in range(workers + spares))
         if origin is None:
-            self.tell(m.Start(started, workers))
+            self.tell(ev.Start(started, workers))
         else:
             self._stand_up(started, workers, *origin)
         if checkpoint_every is not None:
@@ -161,7 +162,7 @@ class Simulation:
             engine, key = self.engines[name], (image.committed.id, rank)
             engine.store[key] = shards[rank]
             engine.execute(engine.worker.stored(*key))
-        self.tell(m.StartFrom(engines, image, routes, frozenset(image.variables.held)))
+        self.tell(ev.StartFrom(engines, image, routes, frozenset(image.variables.held)))
 
     @property
     def master(self) -> Master:
@@ -221,7 +222,7 @@ class Simulation:
 
     def _tick(self) -> None:
         if self.askers and self.checkpoint_every is not None:
-            self.ask(m.TakeCheckpoint)
+            self.ask(ev.TakeCheckpoint)
             self.after(self.checkpoint_every, self._tick)
 
     def begun(self, epoch: int, step: tuple[int, int], runner: Runner) -> None:
@@ -250,7 +251,7 @@ class Simulation:
                 for parcel in list(parcels)[self.rng.randint(0, len(parcels)) :]:
                     parcel.lost = True
         running = () if known else victim.running()
-        lost = m.EngineLost(engine, "its process ended", running)
+        lost = ev.EngineLost(engine, "its process ended", running)
         self.after(self.rng.random() * self.detection, self._with_master(lost))
 
     def inject(self, plan: FaultPlan) -> SimulatedInjection:
@@ -272,7 +273,7 @@ class Simulation:
 
     def suspect(self, engine: str) -> None:
         """Let an engine miss its beats; it goes on until it is fenced."""
-        self._with_master(m.EngineSuspect(engine, "it misses its beats"))()
+        self._with_master(ev.EngineSuspect(engine, "it misses its beats"))()
 
     def replace_master(self, most: int | None = None) -> None:
         """Let the master die, and another go on from its record.
@@ -306,14 +307,14 @@ class Simulation:
         if self.rng.random() < 0.5:  # the record begins anew now and then
             self._image, self._record = copy.deepcopy(self.seat), []
         for command in commands:
-            if isinstance(command, m.Answer) and command.token not in self.answered:
+            if isinstance(command, cmd.Answer) and command.token not in self.answered:
                 self._answer(command)
-            elif isinstance(command, m.Compare):
+            elif isinstance(command, cmd.Compare):
                 self._compare(command)
         for job in self.master.jobs:
-            self._job_changed(m.JobChanged(job))
+            self._job_changed(cmd.JobChanged(job))
         for engine in self.master.fleet.suspects:
-            self._fence(m.Fence(engine))
+            self._fence(cmd.Fence(engine))
         for name in self.engines:
             self.after(self.rng.random() * self.delay, partial(self._meet, name))
 
@@ -331,14 +332,14 @@ class Simulation:
             return
         mine = self.seat.link(name)
         for number, message in mine.again(engine.link.heard):
-            self._to_engine(m.Send(name, number, message))
+            self._to_engine(cmd.Send(name, number, message))
         for number, message in engine.link.again(mine.heard):
             self._post(name, number, message)
 
     def join(self) -> str:
         """Let a new engine join; return its name."""
         engine = self._new_engine()
-        self.tell(m.EngineJoined(engine))
+        self.tell(ev.EngineJoined(engine))
         return engine
 
     def fail_next(self, kind: str, times: int = 1) -> None:
@@ -483,13 +484,13 @@ class Simulation:
                 _COMMANDS[type(command)](self, command)
             self._replace_master()
             for command in undone:  # the next one sees which engines have not come
-                if isinstance(command, m.Replace):
+                if isinstance(command, cmd.Replace):
                     self._replace(command)
             return
         for command in commands:
             _COMMANDS[type(command)](self, command)
 
-    def _to_engine(self, command: m.Send) -> None:
+    def _to_engine(self, command: cmd.Send) -> None:
         engine, number, message = self.engines[command.engine], command.number, command.message
         if self.connected[engine.name] != self.term:
             return  # it is sent when they have met
@@ -503,13 +504,13 @@ class Simulation:
 
         self._send("control", MASTER, engine.name, Parcel(act, "order", message, term=self.term))
 
-    def _answer(self, command: m.Answer) -> None:
+    def _answer(self, command: cmd.Answer) -> None:
         token = command.token
         if token in self.answered:
             raise InternalError(f"token {token} was answered twice")
         self.answered.add(token)
         question = self.open.pop(token)
-        if isinstance(question.event, m.Wait) and command.error is None:
+        if isinstance(question.event, ev.Wait) and command.error is None:
             checks.check_wait(self, question.event)
         asker = question.asker
         if asker is not None:
@@ -518,11 +519,11 @@ class Simulation:
                 error = Failure(error)
             self.after(self.rng.random() * 0.2, lambda: self._go_on(asker, command.value, error))
 
-    def _job_changed(self, command: m.JobChanged) -> None:
+    def _job_changed(self, command: cmd.JobChanged) -> None:
         job = self.master.jobs[command.job]
         self.view[job.id] = job.state, dict(job.results)
 
-    def _note(self, command: m.Log) -> None:
+    def _note(self, command: cmd.Log) -> None:
         self.log.append((self.now, command.kind, command.data))
         if command.kind == "committed":
             self.moment("committing")
@@ -534,19 +535,19 @@ class Simulation:
         elif command.kind == "failed":
             checks.check_loss(self)
 
-    def _fence(self, command: m.Fence) -> None:
+    def _fence(self, command: cmd.Fence) -> None:
         self.after(self.rng.random() * self.detection, lambda: self.kill(command.engine))
 
-    def _replace(self, command: m.Replace) -> None:
+    def _replace(self, command: cmd.Replace) -> None:
         if self.replacements:
             self.replacements -= 1
             self.after(2 + self.rng.random() * 20, lambda: void(self.join()))
         else:
-            self.after(self.rng.random(), self._with_master(m.NotReplaced()))
+            self.after(self.rng.random(), self._with_master(ev.NotReplaced()))
 
-    def _compare(self, command: m.Compare) -> None:
+    def _compare(self, command: cmd.Compare) -> None:
         same = command.old == command.new
-        self.tell(m.Compared(command.job, command.rank, same))
+        self.tell(ev.Compared(command.job, command.rank, same))
 
 
 def void(value: Any) -> None:
@@ -554,11 +555,11 @@ def void(value: Any) -> None:
 
 
 _COMMANDS: dict[type, Any] = {
-    m.Send: Simulation._to_engine,
-    m.Answer: Simulation._answer,
-    m.JobChanged: Simulation._job_changed,
-    m.Log: Simulation._note,
-    m.Fence: Simulation._fence,
-    m.Replace: Simulation._replace,
-    m.Compare: Simulation._compare,
+    cmd.Send: Simulation._to_engine,
+    cmd.Answer: Simulation._answer,
+    cmd.JobChanged: Simulation._job_changed,
+    cmd.Log: Simulation._note,
+    cmd.Fence: Simulation._fence,
+    cmd.Replace: Simulation._replace,
+    cmd.Compare: Simulation._compare,
 }

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.core.seat import Seat
@@ -113,7 +114,7 @@ def _check_counters(sim: Simulation) -> None:
                 )
 
 
-def check_wait(sim: Simulation, wait: m.Wait) -> None:
+def check_wait(sim: Simulation, wait: ev.Wait) -> None:
     """Check, when a wait is answered, that nothing it waited for is alive anywhere.
 
     An explicit wait for a job that failed or was cancelled is over with the job's outcome.

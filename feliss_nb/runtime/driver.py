@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.seat import Seat
 from feliss_nb.errors import (
@@ -123,7 +125,7 @@ class Driver:
 
     def submit(
         self,
-        event: m.Submit,
+        event: ev.Submit,
         blobs: Iterable[wire.Blob],
         names: dict[str, tuple[int, bool]],
         unnamed: dict[int, bool],
@@ -149,7 +151,7 @@ class Driver:
 
     def release(self, variable: int) -> None:
         """The notebook has dropped a variable's handle. On the master's thread."""
-        self.handle(m.Release(variable))
+        self.handle(ev.Release(variable))
         self.note(("unnamed", variable), None)
 
     def forget_name(self, name: str) -> None:
@@ -257,7 +259,7 @@ class Driver:
             self._progress(engine, message)
             deaf = self.liveness.beat(engine, message.unanswered)
             if deaf is not None:
-                self.handle(m.EngineSuspect(*deaf))
+                self.handle(ev.EngineSuspect(*deaf))
         elif isinstance(message, wire.Waiting):
             self._waiting(engine, message)
         elif isinstance(message, wire.Kept | wire.Fetched):
@@ -273,7 +275,7 @@ class Driver:
             self.events.add("trouble", engine=engine, text=message.text)
             self.on_trouble(message.text)
             # Without that thread it may neither answer nor run: better without the engine.
-            self.handle(m.EngineSuspect(engine, "its worker failed"))
+            self.handle(ev.EngineSuspect(engine, "its worker failed"))
         else:
             raise InternalError(f"a message of an unknown kind {type(message).__name__}")
 
@@ -320,7 +322,7 @@ class Driver:
         self.linking.joined(engine, message.place, message.carries)
         self.telling.welcome(engine, message.heard, None if self.keeper is None else self.keeper.at)
         if self.master.state != "starting":
-            self.handle(m.EngineJoined(engine))
+            self.handle(ev.EngineJoined(engine))
         self.installer.said_hello(engine)
 
     def note(self, key: Any, value: Any) -> None:
@@ -345,7 +347,7 @@ class Driver:
         self.linking.lost(engine)
         if engine in self.master.routes.values():
             self.pace.lost()
-        self.handle(m.EngineLost(engine, why, self.blame.ran(engine, info)))
+        self.handle(ev.EngineLost(engine, why, self.blame.ran(engine, info)))
         self.note(("engine", engine), None)
         if self.keeper is not None:
             self.keeper.lost(engine)
@@ -365,10 +367,10 @@ class Driver:
         if self.master.state in ("starting", "stopped"):
             return
         for engine, why in self.liveness.suspects():
-            self.handle(m.EngineSuspect(engine, why))
+            self.handle(ev.EngineSuspect(engine, why))
         overdue = self.blame.find_overdue(self.liveness.engines, self.master)
         if overdue is not None:
-            self.handle(m.EngineSuspect(*overdue))
+            self.handle(ev.EngineSuspect(*overdue))
         if self.master.state == "recovering":
             self.pace.recovering(passed)
         if self.master.state != "running":
@@ -381,7 +383,7 @@ class Driver:
             self.kept_bytes = 0
             token: Future[Any] = Future()
             token.add_done_callback(self._periodic_done)
-            self.handle(m.TakeCheckpoint(token))
+            self.handle(ev.TakeCheckpoint(token))
 
     def _look_for_strangers(self) -> None:
         """Note who was kept out here and at the engines."""
@@ -415,7 +417,7 @@ class Driver:
             rollback, self._rollback = self._rollback, None
             self.linking.begin(rollback.attempt, rollback.routes)
 
-    def _to_engine(self, command: m.Send) -> None:
+    def _to_engine(self, command: cmd.Send) -> None:
         if isinstance(command.message, m.Rollback):
             self._rollback = command.message
         elif isinstance(command.message, m.Cut):
@@ -430,11 +432,11 @@ class Driver:
         """Tell the engines what variables are called."""
         self.run_soon(lambda: self.telling.names(names, self.liveness.living))
 
-    def _fence(self, command: m.Fence) -> None:
+    def _fence(self, command: cmd.Fence) -> None:
         info = self.liveness.engines[command.engine]
         info.process.kill()  # its end makes the descriptor readable: then it is lost
 
-    def _replace(self, command: m.Replace) -> None:
+    def _replace(self, command: cmd.Replace) -> None:
         self.add_engine()
 
     def add_engine(self, engine: int | None = None) -> None:
@@ -443,11 +445,11 @@ class Driver:
         def failed(error: str | None) -> None:
             if error is not None:
                 self.events.add("no-replacement", error=error)
-            self.post(m.NotReplaced())
+            self.post(ev.NotReplaced())
 
         self.installer.add(engine, failed)
 
-    def _compare(self, command: m.Compare) -> None:
+    def _compare(self, command: cmd.Compare) -> None:
         try:
             # Continuations without an order between them may fill a dictionary in another one.
             old = canonical_digest(restore(from_frames(command.old.frames)), ordered=False)
@@ -455,9 +457,9 @@ class Driver:
             same = old == new
         except Exception:  # noqa: BLE001 - the user's classes: other bytes, and not shown to be equal
             same = False
-        self.post(m.Compared(command.job, command.rank, same))
+        self.post(ev.Compared(command.job, command.rank, same))
 
-    def _answer(self, command: m.Answer) -> None:
+    def _answer(self, command: cmd.Answer) -> None:
         token: Future[Any] = command.token
         if token.done():
             return
@@ -470,13 +472,13 @@ class Driver:
         else:
             token.set_exception(error)
 
-    def _job_changed(self, command: m.JobChanged) -> None:
+    def _job_changed(self, command: cmd.JobChanged) -> None:
         job = self.jobs.get(command.job)
         state = self.master.jobs.get(command.job)
         if job is not None and state is not None:
             job.follow(state)
 
-    def _log(self, command: m.Log) -> None:
+    def _log(self, command: cmd.Log) -> None:
         if command.kind == "committed":
             self.telling.committed()
             # What has ended and nobody holds is of interest to nobody.
@@ -497,7 +499,7 @@ class Driver:
     def _say_quit(self) -> None:
         self.on_trouble = lambda text: None  # what the end cuts short is no trouble
         self.injector.end()
-        self.execute(self.seat.handle(m.Stop()))  # not recorded: it is the end of the record
+        self.execute(self.seat.handle(ev.Stop()))  # not recorded: it is the end of the record
         if not self.cluster.own:
             for engine in self.liveness.living:
                 self._exchange.send(engine, wire.Quit())
@@ -524,11 +526,11 @@ class Driver:
 
 
 _COMMANDS: dict[type, Any] = {
-    m.Send: Driver._to_engine,
-    m.Fence: Driver._fence,
-    m.Replace: Driver._replace,
-    m.Compare: Driver._compare,
-    m.Answer: Driver._answer,
-    m.JobChanged: Driver._job_changed,
-    m.Log: Driver._log,
+    cmd.Send: Driver._to_engine,
+    cmd.Fence: Driver._fence,
+    cmd.Replace: Driver._replace,
+    cmd.Compare: Driver._compare,
+    cmd.Answer: Driver._answer,
+    cmd.JobChanged: Driver._job_changed,
+    cmd.Log: Driver._log,
 }

@@ -18,6 +18,7 @@ from typing import Any
 
 import zmq
 
+from feliss_nb.core import commands as cmd
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.core.worker import Worker
@@ -260,20 +261,20 @@ class EngineWorker:
         for command in commands:
             _COMMANDS[type(command)](self, command)
 
-    def _to_engine(self, command: m.ToEngine) -> None:
+    def _to_engine(self, command: cmd.ToEngine) -> None:
         self.data.ask(command.engine, command.message)
 
-    def _run(self, command: m.Run) -> None:
+    def _run(self, command: cmd.Run) -> None:
         runner = self.runners.get(command.rank)
         if runner is not None:
             runner.bell.ring()
 
-    def _capture(self, command: m.Capture) -> None:
+    def _capture(self, command: cmd.Capture) -> None:
         runner = self.runners[command.rank]
         runner.to_capture = command
         runner.bell.ring()
 
-    def _seal(self, command: m.Seal) -> None:
+    def _seal(self, command: cmd.Seal) -> None:
         rank, checkpoint = command.rank, command.checkpoint
         captured = self.captures.pop((rank, checkpoint))
         channel = capture(command.channel, label="messages under way")
@@ -301,7 +302,7 @@ class EngineWorker:
         )
         self.execute(self.worker.kept(saved))
 
-    def _discard(self, command: m.Discard) -> None:
+    def _discard(self, command: cmd.Discard) -> None:
         self.captures.pop((command.rank, command.checkpoint), None)
         self.copier.call_off(command.rank)
         runner = self.runners.get(command.rank)
@@ -309,12 +310,12 @@ class EngineWorker:
             runner.to_capture = None
             runner.capturing.discard()
 
-    def _load(self, command: m.Load) -> None:
+    def _load(self, command: cmd.Load) -> None:
         key = command.checkpoint, command.rank
         load = None if command.checkpoint == 0 else lambda: self.store.get(key)
         self.runners[command.rank] = Runner(self, self.worker.ranks[command.rank], load)
 
-    def _retire(self, command: m.Retire) -> None:
+    def _retire(self, command: cmd.Retire) -> None:
         runner = self.runners.pop(command.rank, None)
         if runner is not None:
             runner.retire()
@@ -322,7 +323,7 @@ class EngineWorker:
             runner.bell.ring()
             self._stop_user_code(runner, None)
 
-    def _stop_job(self, command: m.StopJob) -> None:
+    def _stop_job(self, command: cmd.StopJob) -> None:
         runner = self.runners.get(command.rank)
         if runner is not None:
             self._stop_user_code(runner, command.job)
@@ -335,19 +336,19 @@ class EngineWorker:
         if not runner.stop_user_code(job, monotonic() < deadline):
             self._to_stop.append((runner, job, deadline))
 
-    def _job_over(self, command: m.JobOver) -> None:
+    def _job_over(self, command: cmd.JobOver) -> None:
         for runner in self.runners.values():
             runner.forget_job(command.job)
 
-    def _drop(self, command: m.Drop) -> None:
+    def _drop(self, command: cmd.Drop) -> None:
         self.store.drop(command.older, command.exactly)
 
-    def _delete(self, command: m.Delete) -> None:
+    def _delete(self, command: cmd.Delete) -> None:
         for runner in self.runners.values():
             for variable in command.variables:
                 runner.state.partitions.pop(variable, None)
 
-    def _send_shard(self, command: m.SendShard) -> None:
+    def _send_shard(self, command: cmd.SendShard) -> None:
         try:
             shard = self.store.get((command.checkpoint, command.rank))
         except KeyError:
@@ -425,7 +426,7 @@ class EngineWorker:
                 return
             self._closing = True
             _workers.pop(str(self.directory), None)
-            self.execute([m.Retire(rank) for rank in list(self.runners)])
+            self.execute([cmd.Retire(rank) for rank in list(self.runners)])
             for rank in self.worker.ranks.values():
                 rank.retire()
             for runner in self.runners.values():
@@ -444,17 +445,17 @@ class EngineWorker:
 
 
 _COMMANDS: dict[type, Any] = {
-    m.ToMaster: lambda self, command: self.to_master(command.message),
-    m.ToEngine: EngineWorker._to_engine,
-    m.Run: EngineWorker._run,
-    m.Capture: EngineWorker._capture,
-    m.Seal: EngineWorker._seal,
-    m.Discard: EngineWorker._discard,
-    m.Load: EngineWorker._load,
-    m.Retire: EngineWorker._retire,
-    m.StopJob: EngineWorker._stop_job,
-    m.JobOver: EngineWorker._job_over,
-    m.Drop: EngineWorker._drop,
-    m.Delete: EngineWorker._delete,
-    m.SendShard: EngineWorker._send_shard,
+    cmd.ToMaster: lambda self, command: self.to_master(command.message),
+    cmd.ToEngine: EngineWorker._to_engine,
+    cmd.Run: EngineWorker._run,
+    cmd.Capture: EngineWorker._capture,
+    cmd.Seal: EngineWorker._seal,
+    cmd.Discard: EngineWorker._discard,
+    cmd.Load: EngineWorker._load,
+    cmd.Retire: EngineWorker._retire,
+    cmd.StopJob: EngineWorker._stop_job,
+    cmd.JobOver: EngineWorker._job_over,
+    cmd.Drop: EngineWorker._drop,
+    cmd.Delete: EngineWorker._delete,
+    cmd.SendShard: EngineWorker._send_shard,
 }

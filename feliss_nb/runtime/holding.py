@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 from feliss_nb.errors import UsageError
 from feliss_nb.runtime.driver import Driver
 from feliss_nb.runtime.job import Job
@@ -58,7 +58,7 @@ class Holding:
         known = self._handles.get(number)
         if known is not None:
             return known
-        self._driver.post(m.Hold(number))
+        self._driver.post(ev.Hold(number))
         return self._handle(number, records)
 
     def adopt(

@@ -8,7 +8,8 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.errors import StoreError
 from feliss_nb.runtime import terms
 from feliss_nb.runtime.owner import Process
@@ -93,12 +94,12 @@ def take_over(
     _renew(driver, record)
     terms.write(driver.cluster.directory, record.term)
     driver.events.add("resumed", term=record.term)
-    driver.handle(m.TakeOver(held))
+    driver.handle(ev.TakeOver(held))
     for engine in list(master.engines):
         if engine not in driver.liveness.engines:
-            driver.handle(m.EngineLost(engine, "it ended while the session had no master"))
+            driver.handle(ev.EngineLost(engine, "it ended while the session had no master"))
     # These orders of the master before were carried out in its process, or not at all.
-    again = [*map(m.Fence, master.fleet.suspects), *found.compares.values()]
+    again = [*map(cmd.Fence, master.fleet.suspects), *found.compares.values()]
     driver.execute(again)
     # What was being started may have come up since.
     ever = {*driver.liveness.engines, *master.gone, *found.seat.links}

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 from feliss_nb.core.seat import Seat
 from feliss_nb.errors import SessionTaken, StoreError
 from feliss_nb.runtime import wire
@@ -93,7 +93,7 @@ class Record:
         self._write(piece(EVENT, dump(event)))
 
     def submission(
-        self, event: m.Submit, blobs: Sequence[wire.Blob], notes: dict[Any, Any]
+        self, event: ev.Submit, blobs: Sequence[wire.Blob], notes: dict[Any, Any]
     ) -> None:
         """Write down a job with its functions and names, all or nothing, down to the disk.
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.core.seat import Commands, Seat
 from feliss_nb.errors import CorruptSnapshot, UsageError
 from feliss_nb.runtime import pieces, wire
@@ -38,7 +39,7 @@ class Found:
     seat: Seat
     notes: dict[Any, Any] = field(default_factory=dict)
     blobs: dict[bytes, wire.Blob] = field(default_factory=dict)
-    compares: dict[tuple[int, int], m.Compare] = field(default_factory=dict)
+    compares: dict[tuple[int, int], cmd.Compare] = field(default_factory=dict)
     term: int = 0
 
     def note(self, key: Any, value: Any) -> None:
@@ -50,7 +51,7 @@ class Found:
 
     def handle(self, event: Any) -> None:
         """Give the master an event again."""
-        if isinstance(event, m.Compared):
+        if isinstance(event, ev.Compared):
             self.compares.pop((event.job, event.rank), None)
         self._take(self.seat.handle(event))
 
@@ -60,7 +61,7 @@ class Found:
 
     def _take(self, commands: Commands) -> None:
         for command in commands:
-            if isinstance(command, m.Compare):
+            if isinstance(command, cmd.Compare):
                 self.compares[command.job, command.rank] = command
 
 

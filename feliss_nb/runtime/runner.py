@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from feliss_nb.core import commands as cmd
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.errors import DependencyError, UsageError
@@ -94,7 +95,7 @@ class Runner:
         self.slot.end()
         self.poisoned = engine.worker.poisoned
         self.phases: dict[int, str] = {}  # job -> the last one that the master was told of
-        self.to_capture: m.Capture | None = None
+        self.to_capture: cmd.Capture | None = None
         self.in_user_code = False
         self.asked_to_stop = False
         self._ask_again = 0.0  # when
@@ -165,7 +166,7 @@ class Runner:
                     patience = None if current is not None else self._patience()
                 if current is None:
                     self.bell.wait(patience)
-                elif isinstance(current, m.Capture):
+                elif isinstance(current, cmd.Capture):
                     self._capture(current)
                 else:
                     failure = self._execute(current, here)
@@ -190,7 +191,7 @@ class Runner:
         if rank.dirty:
             self._report()
 
-    def _next(self) -> m.Continuation | m.Capture | None:
+    def _next(self) -> m.Continuation | cmd.Capture | None:
         """Return something to do, if there is something. The lock is held."""
         if self.to_capture is not None:
             wanted, self.to_capture = self.to_capture, None
@@ -454,7 +455,7 @@ class Runner:
 
     # ------------------------------------------------------------ snapshots
 
-    def _capture(self, wanted: m.Capture) -> None:
+    def _capture(self, wanted: cmd.Capture) -> None:
         """Write the pool as it was at the cut, and everything else as it still is."""
         image, works = without_work(wanted.image)
         state = self.state

@@ -13,7 +13,7 @@ from functools import partial
 from numbers import Integral
 from typing import Any, TypeVar
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 from feliss_nb.core.jobs import Job as CoreJob
 from feliss_nb.core.master import Master
 from feliss_nb.core.seat import Seat
@@ -292,7 +292,7 @@ class BaseSession:
         numbers = tuple(output.variable for output in outputs)
         token: Future[int] = Future()
         start = packed.starts
-        event = m.Submit(token, label, start, numbers, packed.handles, internal, gang, timeout)
+        event = ev.Submit(token, label, start, numbers, packed.handles, internal, gang, timeout)
 
         named = {o.name: (o.variable, o.records) for o in outputs if o.name is not None}
         unnamed = {o.variable: o.records for o in outputs if o.name is None}
@@ -376,7 +376,7 @@ class BaseSession:
     def cancel(self, job: Job) -> None:
         """Cancel a job."""
         self._check_open()
-        self._driver.post(m.CancelJob(job.id))
+        self._driver.post(ev.CancelJob(job.id))
 
     # ------------------------------------------------------------ waiting
 
@@ -401,7 +401,7 @@ class BaseSession:
         """Wait until jobs have ended (None: all of them, down to the last continuation)."""
         self._check_open()
         check_seconds("timeout=", timeout)
-        token = self._driver.ask(lambda token: m.Wait(token, jobs))
+        token = self._driver.ask(lambda token: ev.Wait(token, jobs))
         self._result(token, what, timeout)
 
     def _result(self, token: Future[Any], what: str, timeout: float | None = None) -> Any:
@@ -480,7 +480,7 @@ class BaseSession:
         if durable and keeper is None:
             raise UsageError("this session has no store: start one with start(store=DIRECTORY)")
         begun = time.perf_counter()
-        token = self._driver.ask(m.TakeCheckpoint)
+        token = self._driver.ask(ev.TakeCheckpoint)
         data = self._result(token, "the checkpoint", timeout)
         number = data["checkpoint"]
         if durable and keeper is not None:
@@ -547,7 +547,7 @@ class BaseSession:
     def capture(self, name: str) -> None:
         self._check_open()
         self._capture = chosen = method(name).name
-        self._driver.post(m.UseCapture(chosen))
+        self._driver.post(ev.UseCapture(chosen))
 
     def kill(self, rank: int | None = None, wait: bool = False, engine: int | None = None) -> None:
         """Kill the engine that hosts a rank: a real SIGKILL.
@@ -571,7 +571,7 @@ class BaseSession:
         self._driver.run_soon(lambda: self._driver.kill(rank, engine, done))
         self._result(done, "the kill")
         if wait:
-            token = self._driver.ask(m.WaitProtected)
+            token = self._driver.ask(ev.WaitProtected)
             self._result(token, "the recovery")
             self._driver.linking.settled.wait(linking.PATIENCE)
 

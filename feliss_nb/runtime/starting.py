@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 from feliss_nb.errors import LossError, WaitTimeout
 from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.outliving import begin_record, take_over
@@ -74,10 +74,10 @@ def start(session: BaseSession, settings: Settings, origin: Origin | None) -> No
         started = tuple(str(engine) for engine in engines)
         token: Future[Any] = Future()
         if origin is None:
-            driver.post(m.Start(started, session.size))
+            driver.post(ev.Start(started, session.size))
         else:
             origin = stand_up(session, origin, started, settings.workers)
-        driver.post(m.WaitProtected(token))
+        driver.post(ev.WaitProtected(token))
         try:
             session._result(token, "the ranks")
         except LossError as error:

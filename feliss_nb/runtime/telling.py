@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from feliss_nb.core import commands as cmd
 from feliss_nb.core import messages as m
 from feliss_nb.core.seat import Seat
 from feliss_nb.runtime import wire
@@ -51,14 +52,14 @@ class Telling:
         if engine in self._master.routes.values():
             self._functions(engine, self.needed())
         for number, message in again:
-            self._numbered(m.Send(engine, number, message))
+            self._numbered(cmd.Send(engine, number, message))
 
     def forget(self, engine: str) -> None:
         """An engine was lost."""
         self.met.discard(engine)
         self.blobs.forget_engine(engine)
 
-    def tell(self, command: m.Send) -> None:
+    def tell(self, command: cmd.Send) -> None:
         """Send the machine's message, behind what the engine needs for it."""
         message = command.message
         if isinstance(message, m.Inject):
@@ -76,7 +77,7 @@ class Telling:
         for blob in self.blobs.missing(engine, digests):
             self._exchange.send(engine, blob)
 
-    def _numbered(self, command: m.Send) -> None:
+    def _numbered(self, command: cmd.Send) -> None:
         engine = command.engine
         if engine in self.met:  # else it is sent again when the engine says hello
             heard = self._told[engine] = self._seat.link(engine).heard

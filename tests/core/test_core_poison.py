@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from core_helpers import running_master
 
-from feliss_nb.core.messages import Fence, LinkBroken, Running, SetAside
+from feliss_nb.core.commands import Fence
+from feliss_nb.core.messages import LinkBroken, Running, SetAside
 from feliss_nb.core.poison import Poison
 from feliss_nb.errors import LossError
 from feliss_nb.lab.simulator import Simulation

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
 from feliss_nb.core.seat import Seat
@@ -25,9 +26,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def submit(label: str) -> m.Submit:
+def submit(label: str) -> ev.Submit:
     work = wire.Parcel(None, b"x" * 10, (b"y" * 100_000,), ())
-    return m.Submit(Future(), label, ((0, work, ()),))
+    return ev.Submit(Future(), label, ((0, work, ()),))
 
 
 class Written:
@@ -37,7 +38,7 @@ class Written:
         self.directory, term = claims.begin(name)
         self.record = Record(name, self.directory, term)
         self.seat = Seat(Master(copies=0))
-        self.seat.handle(m.Start(("0",), 1))
+        self.seat.handle(ev.Start(("0",), 1))
         self.record.note("about", {"seed": 7})
         self.record.renew(self.seat, {})
 
@@ -52,7 +53,7 @@ class Written:
         self.seat.handle(event)
 
     def wait(self) -> None:
-        event = m.Wait(Future(), None)
+        event = ev.Wait(Future(), None)
         self.record.event(event)
         self.seat.handle(event)
 

@@ -19,6 +19,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
 from feliss_nb.core.seat import Seat
@@ -207,11 +208,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, int]:
     try:
         directory, term = claims.begin("mine")
         written, seat = Record("mine", directory, term), Seat(Master(copies=0))
-        seat.handle(m.Start(("0",), 1))
+        seat.handle(ev.Start(("0",), 1))
         written.renew(seat, {})
         for number in range(5):
             work = wire.Parcel(None, b"x" * 10, (b"y" * 20_000,), ())
-            event = m.Submit(Future(), f"job {number}", ((0, work, ()),))
+            event = ev.Submit(Future(), f"job {number}", ((0, work, ()),))
             written.submission(event, [], {("name", str(number)): (number, True)})
             seat.handle(event)
         [path] = directory.glob("record-*")
