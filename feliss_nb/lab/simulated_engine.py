@@ -87,12 +87,14 @@ class SimulatedEngine:
 
         def act() -> None:
             if self.alive and simulation.now < self.still_until:
-                simulation.after(self.still_until - simulation.now, act)
+                simulation.clock.after(self.still_until - simulation.now, act)
             elif self.alive:
                 action(*args)
 
         delay = simulation.rng.random() * longest
-        simulation.after(delay * self.factor if simulation.now < self.slow_until else delay, act)
+        simulation.clock.after(
+            delay * self.factor if simulation.now < self.slow_until else delay, act
+        )
 
     def running(self) -> tuple[m.Running, ...]:
         """Return what runs here."""
@@ -109,7 +111,7 @@ class SimulatedEngine:
             _COMMANDS[type(command)](self, command)
 
     def _to_master(self, command: cmd.ToMaster) -> None:
-        self.simulation.to_master(self.name, command.message)
+        self.simulation.control.hear(self.name, command.message)
 
     # ------------------------------------------------------------ continuations
 
@@ -202,7 +204,7 @@ class SimulatedEngine:
                 handles = frozenset(refs(what[0]))
                 value = copy.deepcopy(what[0])
                 output = m.Output(rank.epoch, rank.cut, rank.rank, job, digest, value, handles)
-                self.simulation.to_master(self.name, output)
+                self.simulation.control.hear(self.name, output)
 
     def _send(self, rank: Rank, to: int, continuation: m.Continuation) -> None:
         cut = rank.send(continuation.job, to)
@@ -227,7 +229,7 @@ class SimulatedEngine:
             self._perform(runner, continuation, rest, first)
             if failure is not None:
                 error = m.Failed(rank.epoch, rank.cut, rank.rank, continuation.job, failure)
-                self.simulation.to_master(self.name, error)
+                self.simulation.control.hear(self.name, error)
         runner.busy = False
         if rank.state != "retired":
             self.execute(self.worker.finished(rank))

@@ -31,7 +31,7 @@ def ranks(sim: Simulation) -> dict[int, Rank]:
 
 def under_way(sim: Simulation) -> Iterator[tuple[int, int, m.Continuation]]:
     """Yield (source, target, continuation) of the messages of the live epoch between ranks."""
-    for (plane, _, _), parcels in sim.links.items():
+    for (plane, _, _), parcels in sim.links.under_way.items():
         for parcel in parcels if plane == "data" else ():
             if parcel.kind == "continuation" and not parcel.lost:
                 epoch, target, source, _, continuation = parcel.content
@@ -42,7 +42,7 @@ def under_way(sim: Simulation) -> Iterator[tuple[int, int, m.Continuation]]:
 def injected(sim: Simulation) -> Iterator[m.Continuation]:
     """Yield the starts that are under way to their rank, in the live epoch."""
     for engine in sim.master.engines:
-        way = sim.links.get(("control", "master", engine), ())
+        way = sim.links.under_way.get(("control", "master", engine), ())
         orders = [parcel.content for parcel in way if not parcel.lost]
         for at, order in enumerate(orders):
             stale = any(isinstance(later, m.Rollback) for later in orders[at:])
@@ -209,7 +209,7 @@ def check_loss(sim: Simulation) -> None:
             message.rank
             for name in keepers
             for number, message in sim.engines[name].link.kept
-            if isinstance(message, m.Stored) and number > sim.seat.link(name).heard
+            if isinstance(message, m.Stored) and number > sim.control.seat.link(name).heard
         ]
         if not keepers or (rank in told and not master.committed.shards.get(rank)):
             return

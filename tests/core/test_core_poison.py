@@ -85,7 +85,7 @@ def test_it_is_counted_from_master_to_master(seed):
         sim.replace_master(seed % 4 or None)
     assert "failed" in sim.run()[0]
     assert len([line for line in sim.log if line[1] == "killed"]) == 3
-    assert sim.term == 2
+    assert sim.control.term == 2
 
 
 def test_what_was_set_aside_is_kept_with_the_counts():

@@ -280,7 +280,7 @@ def test_another_notebook_goes_on_with_what_has_a_name(world, hops, events, loss
     sim.askers.clear()
     for question in sim.open.values():
         question.asker = None
-    for parcel in sim.links["control", "notebook", "master"]:
+    for parcel in sim.links.under_way["control", "notebook", "master"]:
         parcel.lost = True
     before = sim.master.epoch
     sim.replace_master()
