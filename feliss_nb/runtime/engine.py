@@ -280,7 +280,7 @@ class EngineWorker:
         channel = capture(command.channel, label="messages under way")
         channel_frames = frames(channel)
         shard = join(captured.frames, channel_frames)
-        self.store.put((checkpoint, rank), shard)
+        self.store.put((checkpoint, rank), shard, captured.filled)
         sent, base = shard, captured.base
         if captured.difference:
             sent = join(captured.difference, channel_frames)

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from feliss_nb.runtime.engine import EngineWorker
 
 # A token that passes through a rank leaves it idle thousands of times a second, and a report takes
-# longer than a hop. So a rank reports idle jobs when it has had nothing to do for QUIET seconds, and
-# where it always has, every REPORT_EVERY.
+# longer than a hop. So a rank reports idle jobs when it has had nothing to do for QUIET seconds,
+# and where it always has, every REPORT_EVERY.
 QUIET = 0.005
 REPORT_EVERY = 0.1
 
