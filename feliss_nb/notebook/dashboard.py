@@ -62,6 +62,7 @@ _BADGES = {
     "capturing": ("◉", "#0072B2", "#fff"),
     "sending": ("⇄", "#CC79A7", "#000"),
     "loading": ("↻", "#E69F00", "#000"),
+    "slow": ("◔", "#009E73", "#fff"),
     "stopped": ("⏸", "#F0E442", "#000"),
     "fenced": ("⊘", "#D55E00", "#fff"),
     "dead": ("✕", "#333", "#fff"),
@@ -243,10 +244,10 @@ class _RowView:
         lives = row.state not in ("dead", "ended", "fenced")
         usable = {
             "kill": lives,
-            "stop": lives and row.state != "stopped",
+            "stop": lives and row.state not in ("stopped", "slow"),
             "continue": row.state == "stopped",
             "hang": lives and bool(row.ranks),
-            "slow": lives and bool(row.ranks),
+            "slow": lives and bool(row.ranks) and row.state != "slow",
         }
         for name, button in self._buttons.items():
             button.disabled = not usable[name]

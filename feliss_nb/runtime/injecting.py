@@ -193,6 +193,8 @@ class Injector:
             self._after(0.1, lambda: self._fire(fault))  # nobody lives there now
             return
         data = {"fault": fault.kind, "engine": engine, "rank": fault.rank}
+        if fault.kind == "slow":
+            data["seconds"] = fault.seconds
         event = driver.events.add("fault", **data)
         if self._injection is not None:
             self._injection.fired.append(event)

@@ -12,6 +12,7 @@ from history_events import LOSS, RUN, START, WORK, event
 from feliss_nb.errors import SessionClosed, UsageError
 from feliss_nb.notebook import dashboard
 from feliss_nb.runtime import Checkpoint, EventLog, Status
+from feliss_nb.runtime.cluster import BEAT, MISSES
 from feliss_nb.runtime.status import EngineStatus, RankStatus
 from feliss_nb.runtime.trace import Recorder
 
@@ -163,6 +164,13 @@ def test_the_end(session: Session) -> None:
     assert "feliss-state-ended" in widgets(shown.widget, "feliss-engine-0")[0]._dom_classes
     assert all(b.disabled for b in widgets(shown.widget, "feliss-kill"))
     assert widgets(shown.widget, "feliss-checkpoint")[0].disabled
+
+
+def test_what_a_button_says_is_what_it_does() -> None:
+    assert BEAT * MISSES == 5000
+    assert "after 5 s it counts as lost" in dashboard.BUTTONS["stop"]
+    assert "4 times slower for 10 s" in dashboard.BUTTONS["slow"]
+    assert "still for 3 s" in dashboard.BUTTONS["hang"]
 
 
 def test_clicks(session: Session) -> None:
