@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from lab_page import Notebook, chromium, missing, server
 
@@ -28,9 +29,13 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The quick start in JupyterLab, longer than it is."""
     folder, copy = tmp_path / "jupyter", tmp_path / "copy"
     copy.mkdir()
-    text = (lessons.source() / lessons.FIRST).read_text("utf-8")
-    assert text.count("LINES = 3_000") == 1
-    (copy / lessons.FIRST).write_text(text.replace("LINES = 3_000", f"LINES = {LINES}"))
+    notebook = nbformat.read(lessons.source() / lessons.FIRST, as_version=4)
+    [cell] = [each for each in notebook.cells if "LINES = 3_000" in each.source]
+    cell.source = cell.source.replace("LINES = 3_000", f"LINES = {LINES}")
+    # A cell that runs until the test lets it end.
+    os.mkfifo(tmp_path / "gate")
+    notebook.cells.append(nbformat.v4.new_code_cell(f"open({str(tmp_path / 'gate')!r}).read()"))
+    nbformat.write(notebook, copy / lessons.FIRST)
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(folder / "data"))
     lessons.trust(copy / lessons.FIRST)
     with (
@@ -50,7 +55,9 @@ def picture(of: Any, name: str) -> None:
 @pytest.mark.engines
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_click_kills_a_worker_and_the_counts_are_exact(request: pytest.FixtureRequest) -> None:
+def test_a_click_kills_a_worker_and_the_counts_are_exact(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     lack = missing()
     if lack and os.environ.get("FELISS_NB_BROWSER") == "required":
         pytest.fail(lack)
@@ -98,15 +105,27 @@ def test_a_click_kills_a_worker_and_the_counts_are_exact(request: pytest.Fixture
     notebook.is_ready()
     dashboard = page.locator(".jp-Notebook .feliss-dashboard")
     dashboard.locator(f".feliss-engine-{dead}.feliss-state-dead").wait_for()
-    victim = dashboard.locator(".feliss-row.feliss-rank-0")
+    # In a second page as well; and while a cell runs.
+    other = page.context.new_page()
+    other.goto(page.url)
+    there = other.locator(".jp-Notebook .feliss-dashboard")
+    there.locator(f".feliss-engine-{dead}.feliss-state-dead").wait_for()
+    busy = notebook.run("/gate")
+    busy.locator(".jp-InputPrompt", has_text="[*]:").wait_for()
+    victim = there.locator(".feliss-row.feliss-rank-0")
     second = number_of(victim)
     victim.locator(".feliss-kill").click()
-    dashboard.locator(f".feliss-engine-{second}.feliss-state-dead").wait_for()
-    dashboard.locator(f".feliss-rank-0:not(.feliss-engine-{second})").wait_for()
+    for seen in (there, dashboard):
+        seen.locator(f".feliss-engine-{second}.feliss-state-dead").wait_for()
+        seen.locator(f".feliss-rank-0:not(.feliss-engine-{second})").wait_for()
+    assert busy.locator(".jp-InputPrompt").inner_text().strip() == "[*]:"
+    (tmp_path / "gate").write_text("go on")
+    notebook.has_run(busy, 8)
+    other.close()
     again = notebook.run("result = dict(counts.collect())")
-    notebook.has_run(again, 8)
+    notebook.has_run(again, 9)
     compared = notebook.run("result == expected")
-    notebook.has_run(compared, 9)
+    notebook.has_run(compared, 10)
     assert compared.locator(".jp-OutputArea-output").last.inner_text().strip() == "True"
 
 
