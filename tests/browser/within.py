@@ -52,7 +52,7 @@ def kill(processes: list[psutil.Process]) -> None:
 
 def main(megabytes: float, command: list[str]) -> int:
     """Run a command; return its status, or 1 beyond the limit or if it leaves processes."""
-    # Orphans come to us, and do not leave the sum; as in many a container, nobody asks how they end.
+    # Orphans come to us, and stay in the sum; as in many a container, nobody asks how they end.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     process = subprocess.Popen(command)
     for number in (signal.SIGINT, signal.SIGTERM):
