@@ -32,7 +32,7 @@ def test_captures_anatomy_and_intervals(script: Any) -> None:
     )
     first, pacing = found.stdout.splitlines()[-2:]
     assert first == "incremental+forked True True"
-    assert "auto" in pacing
+    assert "a loss in 1 h" in pacing
 
 
 def test_engines_under_mpi(script: Any) -> None:
