@@ -150,22 +150,22 @@ class Doors:
 
     def seal(self, frames: Sequence[Any]) -> list[Any]:
         """Put the session's mark on a message; its first frame is what will be unpickled."""
-        head, *rest = frames
-        return [self._mark(head, rest) + head, *rest]
+        head = frames[0]
+        return [self._mark(head, frames) + head, *frames[1:]]
 
     def open(self, frames: Sequence[Any]) -> list[Any] | None:
         """Take the mark off; None if it is not the session's."""
-        first, rest = memoryview(frames[0]), frames[1:]
-        head = first[_MARK:]
-        if not hmac.compare_digest(first[:_MARK], self._mark(head, rest)):
+        first = frames[0]
+        head = memoryview(first)[_MARK:]
+        if not hmac.compare_digest(first[:_MARK], self._mark(head, frames)):
             self.dropped += 1
             return None
-        return [head, *rest]
+        return [head, *frames[1:]]
 
-    def _mark(self, head: Any, rest: Sequence[Any]) -> bytes:
+    def _mark(self, head: Any, frames: Sequence[Any]) -> bytes:
         mark = self._marker.copy()
-        if rest:
-            sizes = [memoryview(frame).nbytes for frame in rest]
+        if len(frames) > 1:
+            sizes = [memoryview(frame).nbytes for frame in frames[1:]]
             mark.update(struct.pack(f"<{len(sizes)}Q", *sizes))
         mark.update(head)
         return mark.digest()
