@@ -82,11 +82,12 @@ def server(folder: Path, copy: Path, wrapper: Sequence[str] = ()) -> Iterator[tu
     ):
         try:
             deadline = time.monotonic() + 60
-            while not (found := list(runtime.glob("jpserver-*.json"))):
+            # It is there before it is written.
+            while not any(found := [each.read_text() for each in runtime.glob("jpserver-*.json")]):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.05)
-            about = json.loads(found[0].read_text())
+            about = json.loads(found[0])
             yield about["url"], about["token"]
         finally:
             process.send_signal(signal.SIGINT)

@@ -182,14 +182,14 @@ def test_clicks(session: Session) -> None:
     session.wait_for("checkpoint")
 
 
-def test_the_capture_follows_the_session_and_sets_it(session: Session) -> None:
+def test_the_capture_follows_the_session_and_sets_it(session: Session, eventually: Any) -> None:
     shown = dashboard.Dashboard(session)  # type: ignore[arg-type]
     session.look(RUN, replace(STATUS, capture="forked"))
     [chosen] = widgets(shown.widget, "feliss-capture")
     assert chosen.value == "forked"
     assert session.capture == "full"  # to show what is set sets nothing
-    assert dashboard.do(session, "capture", "incremental")  # type: ignore[arg-type]
-    assert session.capture == "incremental"
+    chosen.value = "incremental"  # as a page does it
+    eventually(lambda: session.capture == "incremental", PATIENCE)
 
 
 def test_what_fails_is_said(session: Session) -> None:
