@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
 
 #: Runs cells as a notebook does; the JSON list of them is its argument, what follows checks them.
 SHELL = """
@@ -42,6 +43,36 @@ def run(*argv: str, cwd: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "https://github.com/some-one/some.thing.git",
+        "https://github.com/some-one/some.thing",
+        "git@github.com:some-one/some.thing.git",
+        "ssh://git@github.com/some-one/some.thing.git/",
+    ],
+)
+def test_the_link_of_binder(tmp_path, remote):
+    [line] = [
+        block
+        for block in re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S)
+        if "mybinder" in block
+    ]
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", remote], check=True)
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    first = "notebooks/00-quick-start.ipynb"
+    assert done.stdout == (
+        f"https://mybinder.org/v2/gh/some-one/some.thing/HEAD?urlpath=lab/tree/{first}\n"
+    )
+    assert (ROOT / first).exists()
+    subprocess.run(["git", "-C", tmp_path, "remote", "set-url", "origin", "/a/folder"], check=True)
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout == b""
 
 
 @pytest.mark.engines

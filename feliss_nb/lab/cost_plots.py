@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING
@@ -67,6 +68,9 @@ def draw(comparison: Comparison) -> Picture:
                 axes.set_ylabel(label, fontsize=9)
         grid[0][column].set_title(state, fontsize=9)
         grid[-1][column].set_xlabel("state, MB", fontsize=9)
+    for row in range(len(rows)):  # whole decades: two of them at least have a number
+        low, high = (math.log10(limit) for limit in grid[row][0].get_ylim())
+        grid[row][0].set_ylim(10.0 ** math.floor(low), 10.0 ** math.ceil(high))
     handles, names = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=9, frameon=False)
     counts = {len(costs) for costs in comparison.groups().values()}
@@ -133,9 +137,12 @@ def _lines(
     axes.set_yscale("log")
     # Plain numbers: those of the sizes that were measured.
     plain = FuncFormatter(lambda number, _: f"{number:g}")
+    if sizes:  # a single size would have an axis of no length
+        axes.set_xlim(min(sizes) / 1.3, max(sizes) * 1.3)
     axes.set_xticks(sorted(sizes))
     axes.xaxis.set_major_formatter(plain)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(plain)
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(True, which="major", linewidth=0.3)
     axes.tick_params(labelsize=8)

@@ -84,7 +84,7 @@ def _loss(recovery: Recovery, loss: Loss) -> str:
     if cause.kind == "kill":
         text = f"{when} was killed: a SIGKILL, which no process can catch"
     elif cause.kind == "fault":
-        text = f"{when} was harmed by a fault plan: {cause.data['fault']}"
+        text = f"{when} was harmed on purpose: {cause.data['fault']}"
     else:
         text = f"{when} was suspected ({cause.data['why']}), and killed before anything else"
     noticed = human_seconds(max(loss.at - cause.at, 0.0))

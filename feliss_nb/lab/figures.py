@@ -58,6 +58,8 @@ class Timeline(Picture):
         What stands above.
     """
 
+    _what = "time line"
+
     def __init__(self, history: History, last: float | None = None, title: str = "") -> None:
         if not history.ranks or history.begun is None:
             raise UsageError("there is nothing to draw yet: no rank has run")

@@ -230,6 +230,7 @@ class History:
         self._jobs: dict[int, Span] = {}
         self._asked: dict[int, float] = {}  # checkpoints, and when they were begun
         self._causes: dict[str, Event] = {}
+        self._slow: dict[str, float] = {}  # an engine, and until when
         self.add(events)
 
     def add(self, events: Iterable[Event]) -> None:
@@ -291,6 +292,10 @@ class History:
         """Tell whether a rank is ``capturing`` or ``sending``; else an empty text."""
         found = self._ranks.get(rank)
         return found.capture[0] if found is not None and found.capture is not None else ""
+
+    def is_slow(self, engine: str) -> bool:
+        """Tell whether a fault makes an engine slow now."""
+        return self._slow.get(engine, 0.0) > self.now
 
     def doing(self, rank: int) -> str:
         """Tell what a rank does now."""
@@ -395,6 +400,8 @@ class History:
         if event.kind == "fault":
             text = f"{event.fault} of engine {event.engine}" if event.engine else event.fault
             self.marks.append(Mark(event.at, "fault", text))
+            if event.fault == "slow":
+                self._slow[str(event.engine)] = event.at + event.data.get("seconds", 0.0)
 
     def _fencing(self, event: Event) -> None:
         self._causes.setdefault(str(event.engine), event)

@@ -255,7 +255,7 @@ def _draw_overhead(measured: Measured) -> Any:
     groups = _groups(measured.rows, "megabytes", "capture")
     names = list(dict.fromkeys(capture for _, capture in groups))
     pairs = f"{measured.repeats} pair" + ("s" if measured.repeats > 1 else "")
-    title = f"By how much checkpoints delay a job; medians of {pairs} of runs"
+    title = f"How checkpoints delay a job; medians of {pairs} of runs, bars from least to most"
     figure, axes = _frame(title)
     for (size, capture), rows in groups.items():
         sizes = list(dict.fromkeys(size for size, _ in groups))

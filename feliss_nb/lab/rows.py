@@ -15,6 +15,7 @@ STATES = {
     "capturing": "the state of its ranks is being captured",
     "sending": "copies of its ranks' snapshots are on their way",
     "loading": "its ranks stand up from their snapshots",
+    "slow": "a fault makes it slow: its process stands still most of the time",
     "stopped": "its process stands still (SIGSTOP)",
     "fenced": "is suspected, and being killed",
     "dead": "has ended; its ranks live elsewhere",
@@ -117,6 +118,8 @@ def _state(engine: EngineStatus, status: Status, history: History) -> str:
         return "dead"
     if engine.fenced:
         return "fenced"
+    if history.is_slow(str(engine.engine)):
+        return "slow"
     if engine.stopped:
         return "stopped"
     if not engine.ranks:

@@ -23,6 +23,7 @@ from feliss_nb.lab.rows import COLUMNS, STATES, Row, rows, table
 from feliss_nb.lab.timeline import timeline
 from feliss_nb.notebook.display import Page, Preformatted
 from feliss_nb.runtime import Event, Status
+from feliss_nb.runtime.cluster import BEAT, MISSES
 from feliss_nb.runtime.status import human_bytes, human_seconds
 from feliss_nb.runtime.trace import Moment, read_trace
 from feliss_nb.state import captures
@@ -32,15 +33,18 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+HANG, SLOW, FACTOR = 3.0, 10.0, 4.0
+#: Seconds after which an engine that is stopped counts as lost, where a session started it.
+STILL = BEAT * MISSES / 1000
+
 #: What a button of a row does to its engine; its CSS class is ``feliss-`` and its name.
 BUTTONS = {
     "kill": "SIGKILL: the process and its memory are gone at once",
-    "stop": "SIGSTOP: it stands still; after 5 s it counts as lost, and is killed",
+    "stop": f"SIGSTOP: it stands still; after {STILL:g} s it counts as lost, and is killed",
     "continue": "SIGCONT: a stopped engine goes on",
-    "hang": "its Python stands still for 3 s, as in C code that keeps the interpreter's lock",
-    "slow": "it runs 4 times slower for 10 s",
+    "hang": f"its Python stands still for {HANG:g} s, as in C that keeps the interpreter's lock",
+    "slow": f"it runs {FACTOR:g} times slower for {SLOW:g} s",
 }
-HANG, SLOW, FACTOR = 3.0, 10.0, 4.0
 
 #: What the time line can show, in seconds; none: everything.
 WINDOWS = {"last 30 s": 30.0, "last 2 min": 120.0, "last 10 min": 600.0, "all": None}
@@ -58,6 +62,7 @@ _BADGES = {
     "capturing": ("◉", "#0072B2", "#fff"),
     "sending": ("⇄", "#CC79A7", "#000"),
     "loading": ("↻", "#E69F00", "#000"),
+    "slow": ("◔", "#009E73", "#fff"),
     "stopped": ("⏸", "#F0E442", "#000"),
     "fenced": ("⊘", "#D55E00", "#fff"),
     "dead": ("✕", "#333", "#fff"),
@@ -239,10 +244,10 @@ class _RowView:
         lives = row.state not in ("dead", "ended", "fenced")
         usable = {
             "kill": lives,
-            "stop": lives and row.state != "stopped",
+            "stop": lives and row.state not in ("stopped", "slow"),
             "continue": row.state == "stopped",
             "hang": lives and bool(row.ranks),
-            "slow": lives and bool(row.ranks),
+            "slow": lives and bool(row.ranks) and row.state != "slow",
         }
         for name, button in self._buttons.items():
             button.disabled = not usable[name]
@@ -374,7 +379,8 @@ def do(session: Session, what: str, value: Any) -> str:
     try:
         if what == "stop":
             psutil.Process(found[0].pid).suspend()
-            return f"engine {value} stands still: it counts as lost after 5 s"
+            session.events.add("fault", fault="stop", engine=str(value), rank=None)
+            return f"engine {value} stands still: it counts as lost after {STILL:g} s"
         if what == "continue":
             psutil.Process(found[0].pid).resume()
             return f"engine {value} goes on"
@@ -515,21 +521,27 @@ def of(session: Session) -> Dashboard:
     return found
 
 
+#: What ipykernel 7's kernel calls the context variable of the message that it answers.
+_PARENT = "_shell_parent"
+
+
 def _of_no_cell(act: Callable[[], _T]) -> _T:
     """Let widgets talk to their pages as if no cell had sent for it.
 
     ipykernel (7.4) delivers what a page says to a widget where the widget last spoke from: to the
     main thread, if a cell made it, which hears nothing while a cell runs. Without such a cell the
-    page chooses, and JupyterLab has a thread for widgets. There is no public way to say so; where
-    this one is missing, clicks are heard when the cell has ended.
+    page chooses, and JupyterLab has a thread for widgets. There is no public way to say so: the
+    kernel's `set_parent` changes where the output of the cell goes as well, and a comm asks its
+    kernel and nobody else. Where this one is missing, clicks are heard when the cell has ended.
     """
     from IPython import get_ipython
 
-    parent = getattr(getattr(get_ipython(), "kernel", None), "_shell_parent", None)
+    parent = getattr(getattr(get_ipython(), "kernel", None), _PARENT, None)
+    if not isinstance(parent, contextvars.ContextVar):
+        return act()
 
     def aside() -> _T:
-        if isinstance(parent, contextvars.ContextVar):
-            parent.set({})
+        parent.set({})
         return act()
 
     return contextvars.copy_context().run(aside)

@@ -303,17 +303,34 @@ class OwnCluster:
         family = _with_children(self._processes)
         for process in family:
             process.kill()
+        ended = [process.ended(5.0) for process in family]
         for process in family:
-            process.ended(5.0)
             process.close()
         with self._lock:
             try:
-                self._cluster.stop_cluster_sync()
+                if self._is_found and all(ended):
+                    self._forget_processes()
+                else:
+                    self._cluster.stop_cluster_sync()
             except Exception as error:  # noqa: BLE001 - what it would stop is dead already
                 logging.getLogger(__name__).debug("stopping a dead cluster: %s", error)
         self._release_ports()
         shutil.rmtree(self.directory, ignore_errors=True)
         shutil.rmtree(self._shared, ignore_errors=True)
+
+    def _forget_processes(self) -> None:
+        """Let ipyparallel wait no more for processes that have ended.
+
+        They are the children of whoever took them in when the process that had started them died.
+        In a container that may be one that never asks how they ended: ipyparallel would wait for
+        minutes, for each.
+        """
+        launchers = [self._cluster.controller] if self._cluster.controller else []
+        for engine_set in self._cluster.engines.values():
+            launchers += getattr(engine_set, "launchers", {0: engine_set}).values()
+        for launcher in launchers:
+            if (waiting := getattr(launcher, "_stop_waiting", None)) is not None:
+                waiting.set()
 
     def _release_ports(self) -> None:
         for port in self._ports:

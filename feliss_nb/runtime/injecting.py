@@ -207,7 +207,9 @@ class Injector:
         if fault.needs_engine and not engine:
             self._after(0.1, lambda: self._fire(fault))  # nobody lives there now
             return
-        data = {"fault": fault.kind, "engine": engine, "rank": fault.rank}
+        data: dict[str, Any] = {"fault": fault.kind, "engine": engine, "rank": fault.rank}
+        if fault.kind == "slow":
+            data["seconds"] = fault.seconds
         event = driver.events.add("fault", **data)
         if self._injection is not None:
             self._injection.fired.append(event)

@@ -32,12 +32,18 @@ class Picture:
     figure : matplotlib.figure.Figure
     """
 
+    _what = "picture"
+
     def __init__(self, figure: Figure) -> None:
         self.figure = figure
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a file, in the format of the file's ending."""
         self.figure.savefig(path, dpi=120)
+
+    def __repr__(self) -> str:
+        # The same in every run: notebooks that are compared have it as their text.
+        return f"<{self._what}: .save('name.svg') writes it, .figure is matplotlib's>"
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

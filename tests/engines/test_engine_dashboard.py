@@ -45,6 +45,16 @@ def rows(shown: dashboard.Dashboard, name: str) -> list[Any]:
     return [row for row in box.children if name in row._dom_classes]
 
 
+def button(row: Any, name: str) -> Any:
+    [found] = [child for child in row.children if f"feliss-{name}" in child._dom_classes]
+    return found
+
+
+def text_of(shown: dashboard.Dashboard, name: str) -> str:
+    [found] = [child for child in shown.widget.children if name in child._dom_classes]
+    return str(found.value)
+
+
 def stopped(session: feliss.Session) -> list[int]:
     return [engine.engine for engine in session.status().engines if engine.stopped]
 
@@ -63,10 +73,30 @@ def test_rows_of_real_engines(
 def test_stop_and_continue(
     session: feliss.Session, shown: dashboard.Dashboard, eventually: Any
 ) -> None:
-    dashboard.do(session, "stop", 2)  # the spare: nobody waits for it
-    eventually(lambda: stopped(session) == [2], PATIENCE)
-    dashboard.do(session, "continue", 2)
-    eventually(lambda: stopped(session) == [], PATIENCE)
+    eventually(lambda: rows(shown, "feliss-engine-2"), PATIENCE)
+    [row] = rows(shown, "feliss-engine-2")  # the spare: nobody waits for it
+    stop, go_on = button(row, "stop"), button(row, "continue")
+    assert not stop.disabled
+    assert go_on.disabled
+    stop.click()
+    eventually(lambda: "feliss-state-stopped" in row._dom_classes and not go_on.disabled, PATIENCE)
+    assert stopped(session) == [2]
+    go_on.click()
+    eventually(lambda: "feliss-state-spare" in row._dom_classes and not stop.disabled, PATIENCE)
+    assert stopped(session) == []
+    assert "engine 2   suffers a fault: stop" in text_of(shown, "feliss-log")
+
+
+def test_the_slow_button(
+    session: feliss.Session, shown: dashboard.Dashboard, eventually: Any
+) -> None:
+    [row] = rows(shown, "feliss-rank-0")
+    button(row, "slow").click()
+    eventually(lambda: "feliss-state-slow" in row._dom_classes, PATIENCE)
+    eventually(lambda: "engine 0: slow for 10 s" in text_of(shown, "feliss-note"), PATIENCE)
+    assert "engine 0   suffers a fault: slow" in text_of(shown, "feliss-log")
+    assert button(row, "stop").disabled
+    session.inject(None)  # the other tests need not wait for it
 
 
 def test_the_kill_button(
@@ -75,7 +105,7 @@ def test_the_kill_button(
     eventually(lambda: rows(shown, "feliss-rank-1"), PATIENCE)
     [row] = rows(shown, "feliss-rank-1")
     first = session.checkpoint().id
-    row.children[1].click()
+    button(row, "kill").click()
     session.events.wait_for("recovered", 1, PATIENCE)
     eventually(lambda: "feliss-state-dead" in row._dom_classes, PATIENCE)
     eventually(lambda: rows(shown, "feliss-rank-1"), PATIENCE)

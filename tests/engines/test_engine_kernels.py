@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 from jupyter_client.manager import KernelManager
 
 from feliss_nb.runtime import claims
 
 PATIENCE = 60.0
+PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 
 
 class Kernel:
@@ -59,7 +62,20 @@ class Kernel:
 
 
 @pytest.fixture
-def kernel() -> Iterator[Kernel]:
+def orphans() -> Iterator[None]:
+    """Orphans come to this process, which does not ask how they end: as in many a container."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    own = set(psutil.Process().children())
+    yield
+    prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    for process in set(psutil.Process().children()) - own:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            os.waitpid(process.pid, os.WNOHANG)
+
+
+@pytest.fixture
+def kernel(orphans: None) -> Iterator[Kernel]:
     kernel = Kernel()
     yield kernel
     kernel.end()

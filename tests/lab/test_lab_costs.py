@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas
 import pytest
 
@@ -65,6 +67,16 @@ def test_they_are_shown(small: Comparison) -> None:
     kinds = [len(axes.containers) for axes in figure.axes]  # a line with its bars each
     assert kinds == [3, 3, 3, 3, 2, 2, 3, 3]
     assert "2 of each kind" in figure.get_suptitle()
+
+
+def test_a_single_size_lies_inside_of_its_axes() -> None:
+    kinds = ("dict of ints", "float array", "DataFrame")
+    cost = Cost(kinds[0], 4.0, "full", False, 0.06, 0.02, 241_000, 240_000, 0.04, 0.01)
+    picture = Comparison(tuple(replace(cost, state=kind) for kind in kinds)).plot()
+    for axes in picture.figure.axes:
+        assert axes.get_xlim() == pytest.approx((4 / 1.3, 4 * 1.3))
+        low, high = axes.get_ylim()
+        assert low < axes.lines[0].get_ydata()[0] < high
 
 
 def test_wrong_names_and_numbers() -> None:

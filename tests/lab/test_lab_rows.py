@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from history_events import LOSS, RUN, START, WORK
+from history_events import LOSS, RUN, START, WORK, event
 
 from feliss_nb.lab.history import History
 from feliss_nb.lab.rows import STATES, beat_of, rows, table
@@ -38,6 +38,10 @@ def changed(number: int, **what: object) -> Status:
     return replace(STATUS, engines=engines)
 
 
+def slow(seconds):
+    return event("fault", 5.0, fault="slow", engine="1", rank=1, seconds=seconds)
+
+
 def test_a_row_for_each_engine_in_order():
     found = rows(STATUS, History([*START, *WORK]))
     assert [row.engine for row in found] == [0, 1, 2]
@@ -54,6 +58,8 @@ def test_a_row_for_each_engine_in_order():
         (STATUS, [*START, *WORK[:-4]], ["capturing", "running", "spare"]),
         (STATUS, [*START, *WORK[:-2]], ["sending", "capturing", "spare"]),
         (changed(1, stopped=True), [*START, *WORK], ["running", "stopped", "spare"]),
+        (changed(1, stopped=True), [*START, *WORK, slow(60.0)], ["running", "slow", "spare"]),
+        (STATUS, [*START, *WORK, slow(1.0), slow(0.0)], ["running", "running", "spare"]),
         (changed(1, stopped=True, fenced=True), RUN, ["running", "fenced", "spare"]),
         (changed(1, role="dead", ranks=()), RUN, ["running", "dead", "spare"]),
         (replace(STATUS, state="recovering"), LOSS[:3], ["loading", "loading", "spare"]),

@@ -4,6 +4,8 @@ import pytest
 from history_events import RUN
 
 from feliss_nb.errors import UsageError
+from feliss_nb.lab.figures import Timeline
+from feliss_nb.lab.history import History
 from feliss_nb.lab.picture import check_picture, draw
 
 
@@ -23,6 +25,11 @@ def test_the_picture_names_engines_checkpoint_and_kill(tmp_path):
         "engine 1 is lost",
     ):
         assert words in text
+
+
+def test_its_text_is_the_same_in_every_run():
+    said = "<time line: .save('name.svg') writes it, .figure is matplotlib's>"
+    assert repr(Timeline(History(RUN))) == repr(Timeline(History(RUN), last=1.0)) == said
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from history_events import LOSS, RUN, START, WORK, event
 from feliss_nb.errors import SessionClosed, UsageError
 from feliss_nb.notebook import dashboard
 from feliss_nb.runtime import Checkpoint, EventLog, Status
+from feliss_nb.runtime.cluster import BEAT, MISSES
 from feliss_nb.runtime.status import EngineStatus, RankStatus
 from feliss_nb.runtime.trace import Recorder
 
@@ -165,6 +166,13 @@ def test_the_end(session: Session) -> None:
     assert widgets(shown.widget, "feliss-checkpoint")[0].disabled
 
 
+def test_what_a_button_says_is_what_it_does() -> None:
+    assert BEAT * MISSES == 5000
+    assert "after 5 s it counts as lost" in dashboard.BUTTONS["stop"]
+    assert "4 times slower for 10 s" in dashboard.BUTTONS["slow"]
+    assert "still for 3 s" in dashboard.BUTTONS["hang"]
+
+
 def test_clicks(session: Session) -> None:
     shown = dashboard.Dashboard(session)  # type: ignore[arg-type]
     session.look(RUN, STATUS)
@@ -174,14 +182,14 @@ def test_clicks(session: Session) -> None:
     session.wait_for("checkpoint")
 
 
-def test_the_capture_follows_the_session_and_sets_it(session: Session) -> None:
+def test_the_capture_follows_the_session_and_sets_it(session: Session, eventually: Any) -> None:
     shown = dashboard.Dashboard(session)  # type: ignore[arg-type]
     session.look(RUN, replace(STATUS, capture="forked"))
     [chosen] = widgets(shown.widget, "feliss-capture")
     assert chosen.value == "forked"
     assert session.capture == "full"  # to show what is set sets nothing
-    assert dashboard.do(session, "capture", "incremental")  # type: ignore[arg-type]
-    assert session.capture == "incremental"
+    chosen.value = "incremental"  # as a page does it
+    eventually(lambda: session.capture == "incremental", PATIENCE)
 
 
 def test_what_fails_is_said(session: Session) -> None:

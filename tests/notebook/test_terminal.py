@@ -89,6 +89,7 @@ def test_a_session_in_a_terminal(terminal: Terminal) -> None:
     assert re.search(r"^ *2 +1 +running", shown, re.M)
     assert "went back to checkpoint 1" in " ".join(terminal.run("%feliss explain last").split())
     assert "gets a SIGKILL" in terminal.run("%feliss log --last 30")
+    assert "<time line: .save('name.svg') writes it" in terminal.run("%feliss timeline")
 
 
 def test_a_cell_in_the_background(terminal: Terminal) -> None:
