@@ -164,6 +164,11 @@ class Simulation:
         self.tell(m.StartFrom(engines, image, routes, frozenset(image.variables.held)))
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether another master can go on where this one ends."""
+        return self._record is not None
+
+    @property
     def master(self) -> Master:
         """The machine of the master that lives."""
         return self.seat.master

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import ipyparallel as ipp
 import psutil
+import zmq
 from traitlets.config import Config
 
 from feliss_nb.errors import FelissError, UsageError
@@ -112,6 +113,8 @@ class OwnCluster:
                     f"--HeartMonitor.period={BEAT}",
                     f"--HeartMonitor.max_heartmonitor_misses={MISSES}",
                     f"--IPController.ports={_listed(self._ports)}",
+                    # Else what it broadcasts could be read by whoever connects, signed or not.
+                    f"--IPController.enable_curve={zmq.has('curve')}",
                 ],
                 log_level=logging.CRITICAL,
                 shutdown_atexit=False,

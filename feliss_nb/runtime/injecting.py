@@ -109,6 +109,13 @@ class Injector:
                 "a fault plan is being carried out: wait for its end, or call it off with "
                 "session.inject(None)"
             )
+        record = self._driver.record
+        if (record is None or not record.is_open) and any(fault.needs_name for fault in plan):
+            raise UsageError(
+                "kill-kernel kills this process, and a session without a name would end with it: "
+                "start one with start(name=...), which another process goes on with by "
+                "feliss_nb.resume(NAME)"
+            )
         self._injection = injection = Injection(plan)
         now = time.monotonic()
         for fault in plan:
@@ -278,6 +285,10 @@ class Injector:
                 _kill_process(process)
 
 
+    def _kill_kernel(self, fault: Fault, engine: str) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _children(pid: int) -> list[int]:
     try:
         return [child.pid for child in psutil.Process(pid).children(recursive=True)]
@@ -309,4 +320,5 @@ _FAULTS: dict[str, Callable[[Any, Fault, str], None]] = {
     "fill-disk": Injector._order_engine,
     "flip-bit-in-store": Injector._flip_in_store,
     "kill-controller": Injector._kill_controller,
+    "kill-kernel": Injector._kill_kernel,
 }

@@ -139,6 +139,31 @@ def test_a_controller_that_is_lost_replaces_no_engine(seed):
     assert "recovered" in kinds
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("phase", sorted(set(PHASES) - {"detecting"}))
+def test_a_kernel_that_is_killed_in_each_phase(phase, seed):
+    """Another master goes on from its record, with a higher term; nothing is set back by that."""
+    sim = Simulation(seed, record=True)
+    loss = [Fault("kill", phase="reducing", nth=3)] if phase == "loading" else []
+    run(sim, PROGRAM, *loss, Fault("kill-kernel", phase=phase, nth=1 + seed % 2 * (not loss)))
+    assert sim.term == 1
+    assert sim.master.epoch == len(loss)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_kernel_that_is_killed_with_an_engine(seed):
+    sim = Simulation(seed, record=True)
+    first = Fault("kill", phase="encoding", nth=1 + seed)
+    kinds = run(sim, PROGRAM, first, Fault("kill-kernel", phase="detecting"))
+    assert sim.term == 1
+    assert "recovered" in kinds
+
+
+def test_a_kernel_is_killed_where_another_can_go_on_only():
+    with pytest.raises(UsageError, match="record=True"):
+        Simulation(0).inject(FaultPlan([Fault("kill-kernel")]))
+
+
 @pytest.mark.parametrize("kind", sorted(SKIPPED))
 def test_what_means_nothing_here_is_skipped_with_a_word(kind):
     sim = Simulation(0)
@@ -195,7 +220,7 @@ faults = st.builds(
 @given(st.integers(0, 2**32), st.lists(faults, max_size=4), st.randoms(use_true_random=False))
 def test_any_plan_gives_the_undisturbed_result_or_an_error(seed, plan, rng):
     program, world = random_program(rng), random_world(rng)
-    sim = Simulation(seed, **world)
+    sim = Simulation(seed, **world, record=True)
     sim.submit(program)
     sim.inject(FaultPlan([replace(fault, rank=fault.rank % sim.size) for fault in plan], seed))
     try:
