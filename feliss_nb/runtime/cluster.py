@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import secrets
 import shutil
 import socket
 import sys
@@ -113,8 +114,6 @@ class OwnCluster:
                     f"--HeartMonitor.period={BEAT}",
                     f"--HeartMonitor.max_heartmonitor_misses={MISSES}",
                     f"--IPController.ports={_listed(self._ports)}",
-                    # Else what it broadcasts could be read by whoever connects, signed or not.
-                    f"--IPController.enable_curve={zmq.has('curve')}",
                 ],
                 log_level=logging.CRITICAL,
                 shutdown_atexit=False,
@@ -167,6 +166,10 @@ class OwnCluster:
         controller = (
             f"{paths}from feliss_nb.runtime.owner import end_controller_with\n"
             f"end_controller_with({me}, {started}, {directories!r})\n"
+            # Else what it broadcasts could be read by whoever connects. With a key of its own, for
+            # where there is no CURVE, and since ipyparallel warns of sessions that have none.
+            f"get_config().IPController.enable_curve = {zmq.has('curve')}\n"
+            f"get_config().Session.key = {secrets.token_hex(32).encode()!r}\n"
         )
         engine = (
             f"{paths}{_NOT_OF_MPI}from feliss_nb.runtime.owner import end_engine_with\n"

@@ -32,7 +32,7 @@ from feliss_nb.errors import (
 )
 from feliss_nb.runtime import terms, wire
 from feliss_nb.runtime.blobs import Blobs
-from feliss_nb.runtime.board import BoardView
+from feliss_nb.runtime.board import BoardView, path_of
 from feliss_nb.runtime.cluster import Engines, search_path
 from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
 from feliss_nb.runtime.doors import Doors
@@ -437,8 +437,8 @@ class Driver:
         except ProcessLookupError:
             return
         try:
-            board = BoardView(message.pid, message.board)
-        except OSError:  # it has ended meanwhile
+            board = BoardView(path_of(self.cluster.directory, engine))
+        except OSError:  # it has ended meanwhile, and was found lost
             board = None
         known = self.engines.get(engine)
         if known is not None:  # it has found this master
@@ -502,18 +502,23 @@ class Driver:
         info.alive = False
         self._poller.unregister(info.process.fd)
         info.process.close()
-        # What a dead machine would have taken with it.
-        (self.cluster.directory / f"data-{engine}").unlink(missing_ok=True)
+        running = self._ran(engine, info)
+        self._remove_files(engine)
         self.blobs.forget_engine(engine)
         self.links.forget(engine)
         self.linking.lost(engine)
         if engine in self.master.routes.values():
             self.pace.lost()
         self._met.discard(engine)
-        self.handle(m.EngineLost(engine, why, self._ran(engine, info)))
+        self.handle(m.EngineLost(engine, why, running))
         self.note(("engine", engine), None)
         if self.keeper is not None:
             self.keeper.lost(engine)
+
+    def _remove_files(self, engine: str) -> None:
+        """Remove what a dead machine would have taken with it."""
+        (self.cluster.directory / f"data-{engine}").unlink(missing_ok=True)
+        path_of(self.cluster.directory, engine).unlink(missing_ok=True)
 
     def harmed(self, engine: str) -> None:
         """Note that an engine is harmed by us: its work is not to blame if it is lost."""
@@ -523,13 +528,21 @@ class Driver:
         """Return what may have cost the engine its life."""
         overdue = self._overdue.pop(engine, None)
         board, info.board = info.board, None
-        if board is None:
+        if board is not None:
+            board.close()
+        if engine in self._known:
+            return ()
+        return self._left_running(engine) if overdue is None else overdue
+
+    def _left_running(self, engine: str) -> tuple[m.Running, ...]:
+        """Return what ran on an engine when it ended, whether a master was there or not."""
+        try:
+            board = BoardView(path_of(self.cluster.directory, engine))
+        except OSError:
             return ()
         running = tuple(one for one, _ in board.running())
         board.close()
-        if engine in self._known:
-            return ()
-        return running if overdue is None else overdue
+        return running
 
     def _look_at_timeouts(self) -> None:
         """Fence the engine on which something has run for too long, one at a time.
@@ -682,7 +695,9 @@ class Driver:
         self.handle(m.TakeOver(held))
         for engine in list(self.master.engines):
             if engine not in self.engines:
-                self.handle(m.EngineLost(engine, "it ended while the session had no master"))
+                why = "it ended while the session had no master"
+                self.handle(m.EngineLost(engine, why, self._left_running(engine)))
+                self._remove_files(engine)
         for engine in self.master.fleet.suspects:
             self._fence(m.Fence(engine))
         for compare in found.compares.values():

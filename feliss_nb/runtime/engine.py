@@ -28,7 +28,7 @@ from feliss_nb.core.worker import Worker
 from feliss_nb.errors import CorruptSnapshot, InternalError
 from feliss_nb.runtime import terms, wire
 from feliss_nb.runtime.blobs import large_buffers
-from feliss_nb.runtime.board import Board
+from feliss_nb.runtime.board import Board, path_of
 from feliss_nb.runtime.capturing import Captured
 from feliss_nb.runtime.copier import NICE, Copier
 from feliss_nb.runtime.doors import Doors
@@ -133,7 +133,7 @@ class EngineWorker:
         self.progress: dict[tuple[int, int], tuple[int, int]] = {}
         self.mapped: dict[tuple[int, int], int] = {}
         self.names: dict[int, str] = {}
-        self.board = Board(size)
+        self.board = Board(path_of(directory, engine), size)
         self.mute = False  # a faulty network: the master hears nothing any more
         self.printer = Printer(self)
         self.copier = Copier(self)
@@ -211,7 +211,7 @@ class EngineWorker:
             self._is_heard = False
             self._outbox.clear()
             me, heard = os.getpid(), self._link.heard
-            about = self.engine, me, start_time(me), self._place, self.board.fd
+            about = self.engine, me, start_time(me), self._place
             is_told = self._world is not None and not self.link_is_open
             carries = (self._attempt, self.link is not None) if is_told else None
             hello = wire.Hello(*about, heard, carries)
@@ -750,7 +750,6 @@ class EngineWorker:
         self.peers.close()
         self._data.join(2.0)
         self.printer.close()
-        self.board.close()
         self._doors.close()
         if not (self._control.is_alive() or self._data.is_alive()):
             self._context.destroy(linger=0)  # under a thread that uses a socket it would abort

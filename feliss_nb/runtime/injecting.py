@@ -284,7 +284,6 @@ class Injector:
             for process in [*_children(pid), pid]:
                 _kill_process(process)
 
-
     def _kill_kernel(self, fault: Fault, engine: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -113,10 +113,13 @@ OUT = (
 
 
 @pytest.mark.parametrize("shows", ["nothing", "a key"])
-def test_the_sockets_of_the_cluster_let_nobody_in(session: feliss.Session, shows: str) -> None:
+def test_the_sockets_of_the_cluster_let_nobody_in(
+    session: feliss.Session, shows: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Controller, schedulers and nannies: who has no key of theirs is not let in anywhere."""
     known = controller_addresses(session)
     assert len(known) >= 15
+    caplog.clear()
     with zmq.Context() as context:
         for address in known:
             for sort in SORTS:
@@ -137,6 +140,7 @@ def test_the_sockets_of_the_cluster_let_nobody_in(session: feliss.Session, shows
                 monitor.close(0)
     assert session.client[:].apply_sync(os.getpid)
     assert session.map(abs, session.scatter([-1, 1])).collect() == [1, 1]
+    assert not caplog.records  # ipyparallel warns of clients that do not sign
 
 
 def test_it_recovers_as_ever(session: feliss.Session) -> None:

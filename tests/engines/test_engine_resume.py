@@ -326,6 +326,43 @@ def test_what_kills_its_engines_is_counted_from_process_to_process(
         assert session.apply(abs, -1).collect() == [1, 1]
 
 
+#: A continuation that kills its engine each time; its notebook is killed before the first one.
+LONELY = """
+    import os, signal, sys, time
+    import feliss_nb as feliss
+
+    def die(folder):
+        open(f"{folder}/runs", "w").close()
+        while not os.path.exists(f"{folder}/go"):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    session = feliss.start(workers=2, spares=1, name="eleven", losses=1)
+    session.put(die, sys.argv[1], rank=0)
+    session.wait()
+"""
+
+
+def test_what_an_engine_dies_of_with_no_master_is_counted(
+    launch: Launch, flags: Any, ended: Any
+) -> None:
+    ended("eleven")
+    process = launch(LONELY, str(flags.folder))
+    flags.wait("runs")
+    status = record.read_status(record.directory_of("eleven"))
+    engine = Process(*status["engines"][status["ranks"]["0"]])
+    kill(process)
+    flags.set("go")
+    assert engine.ended(PATIENCE)
+    engine.close()
+    with feliss.resume("eleven") as session:
+        with pytest.raises(errors.PoisonError, match=r"die\(.*on rank 0"):
+            session.wait(PATIENCE)
+        directory = Path(session._cluster.directory)
+        [dead] = [one.engine for one in session.status().engines if one.role == "dead"]
+        assert not [*directory.glob(f"*-{dead}")]
+
+
 #: It kills its own process: the first one in a checkpoint, the second one in a recovery.
 KERNEL = """
     import sys
