@@ -126,6 +126,11 @@ class Doors:
         )
         self._thread.start()
 
+    @property
+    def kind(self) -> str:
+        """What the sockets are: ``ipc`` or ``tcp``."""
+        return "tcp" if self._tcp else "ipc"
+
     def bind(self, socket: zmq.Socket[bytes], name: str) -> None:
         """Let the session's other processes reach a socket by a name."""
         socket.maxmsgsize = LARGEST + _WRAPPING

@@ -20,7 +20,7 @@ import psutil
 
 from feliss_nb.errors import UsageError, WaitTimeout
 from feliss_nb.faults import Fault, FaultPlan, victims
-from feliss_nb.runtime import wire
+from feliss_nb.runtime import network, wire
 from feliss_nb.runtime.events import Event
 from feliss_nb.runtime.owner import Process
 
@@ -116,6 +116,8 @@ class Injector:
                 "start one with start(name=...), which another process goes on with by "
                 "feliss_nb.resume(NAME)"
             )
+        if network.is_ours() and any(fault.kind == "cut" for fault in plan):
+            network.check(self._driver.doors.kind)
         self._injection = injection = Injection(plan)
         now = time.monotonic()
         for fault in plan:
@@ -265,6 +267,22 @@ class Injector:
         order = wire.Misbehave(fault.kind, fault.seconds, peer, rank, fault.count)
         self._driver._send(engine, order)
 
+    def _cut(self, fault: Fault, engine: str) -> None:
+        """Cut the network itself, where it is ours and there is a connection to cut."""
+        driver = self._driver
+        if network.is_ours():
+            target = os.getpid()
+            if isinstance(fault.peer, int):
+                target = driver.engines[driver.master.routes[fault.peer]].pid
+            try:
+                cut = network.cut(driver.engines[engine].pid, target)
+            except psutil.Error:  # one of them has just ended
+                return
+            if cut:
+                driver.events.add("network-cut", engine=engine, connections=cut)
+                return
+        self._order_engine(fault, engine)
+
     def _flip_in_store(self, fault: Fault, engine: str) -> None:
         keeper = self._driver.keeper
         directory = None if keeper is None else getattr(keeper.store, "directory", None)
@@ -313,7 +331,7 @@ _FAULTS: dict[str, Callable[[Any, Fault, str], None]] = {
     "exhaust-memory": Injector._order_engine,
     "delay": Injector._order_engine,
     "drop": Injector._order_engine,
-    "cut": Injector._order_engine,
+    "cut": Injector._cut,
     "lose-shard": Injector._order_engine,
     "flip-bit": Injector._order_engine,
     "fill-disk": Injector._order_engine,
