@@ -13,11 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feliss_nb.errors import LossError, UsageError
+from feliss_nb.core.checkpointing import Checkpoints
+from feliss_nb.errors import InternalError, LossError, UsageError
 from feliss_nb.faults import KINDS, PHASES, Fault, FaultPlan
 from feliss_nb.lab.campaign import play, random_program, random_world, undisturbed
 from feliss_nb.lab.simulated_faults import SKIPPED
 from feliss_nb.lab.simulator import Simulation
+from feliss_nb.lab.simulator_checks import check_rest
 
 PROGRAM = [
     ("tree", 0, 0, 3),
@@ -129,6 +131,20 @@ def test_without_another_copy_it_is_an_error():
     sim.inject(FaultPlan([Fault("kill", rank=0)]))
     with pytest.raises(LossError):
         sim.run()
+
+
+def test_copies_that_nobody_makes_anew_are_found(monkeypatch):
+    sim = Simulation(0, workers=3, spares=1, replace=False)
+    sim.submit([("checkpoint",)])
+    sim.run()
+    sim.settle()
+    check_rest(sim)
+    monkeypatch.setattr(Checkpoints, "replicate_missing", lambda checkpoints: [])
+    sim.kill(sim.host(1))
+    sim.settle()
+    assert sim.master.state == "running"
+    with pytest.raises(InternalError, match="at rest"):
+        check_rest(sim)
 
 
 @pytest.mark.parametrize("seed", range(5))
