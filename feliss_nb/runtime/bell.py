@@ -22,6 +22,6 @@ class Bell:
         except RuntimeError:  # it has been rung already
             return
 
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait for a ring, or for `timeout` seconds."""
-        self._lock.acquire(timeout=-1 if timeout is None else timeout)
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for a ring, or for `timeout` seconds; tell whether it rang."""
+        return self._lock.acquire(timeout=-1 if timeout is None else timeout)

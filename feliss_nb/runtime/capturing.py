@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from feliss_nb.runtime.here import StopContinuation
 from feliss_nb.runtime.shard import split
 from feliss_nb.state.captures import FULL, Chain, Method, Taken, draft, method
 from feliss_nb.state.comparing import Index
-from feliss_nb.state.differences import apply
+from feliss_nb.state.differences import prepare
 from feliss_nb.state.explain import Rename
 from feliss_nb.state.forked import Child, fork
 
@@ -53,6 +54,8 @@ class Captured:
         Seconds in which the rank ran no continuation.
     variables, reaches : frozenset of int
         The variables that have a partition in it, and those that it reaches.
+    filled : Future or None
+        Ends when the frames have their content; None: they have it.
     """
 
     frames: list[Any]
@@ -63,6 +66,7 @@ class Captured:
     pause: float
     variables: frozenset[int]
     reaches: frozenset[int]
+    filled: Future[None] | None
 
 
 @dataclass(slots=True)
@@ -201,9 +205,11 @@ class Capturing:
         base = task.base if taken.needs_base else 0
         difference = taken.frames if taken.is_difference else []
         whole = taken.frames
+        filled: Future[None] | None = None
         if taken.is_difference:
             old = task.base_frames if taken.needs_base else ()
-            whole = apply(old, taken.frames, self._engine.room)
+            whole, fill = prepare(old, taken.frames, self._engine.room)
+            filled = Future()
         reaches = taken.reaches | task.reaches
         captured = Captured(
             whole,
@@ -214,6 +220,7 @@ class Capturing:
             task.pause,
             task.variables,
             reaches,
+            filled,
         )
         with self._engine.lock:
             if task.is_dropped:
@@ -222,6 +229,16 @@ class Capturing:
             self._task = None
             self._engine.captures[self._rank.rank, task.checkpoint] = captured
             self._engine.execute(self._engine.worker.captured(self._rank, task.checkpoint))
+        if filled is None:
+            return
+        # The difference and its base are all that the checkpoint needs to be safe: it does not wait
+        # for the whole, which takes as long as copying all of the state.
+        try:
+            fill()
+        except BaseException as error:  # noqa: BLE001 - whoever wants it hears that it is not here
+            filled.set_exception(error)
+        else:
+            filled.set_result(None)
 
     def _fail(self, task: _Task, error: BaseException) -> None:
         failure = describe(error, self._rank.rank, "checkpoint", None)

@@ -166,23 +166,23 @@ class Doors:
 
     def seal(self, frames: Sequence[Any]) -> list[Any]:
         """Put the session's mark on a message; its first frame is what will be unpickled."""
-        head, *rest = frames
-        return split([self._mark(head, rest) + head, *rest])
+        head = frames[0]
+        return split([self._mark(head, frames) + head, *frames[1:]])
 
     def open(self, frames: Sequence[Any]) -> list[Any] | None:
         """Take the mark off; None if it is not the session's."""
         frames = join(frames)
-        first, rest = memoryview(frames[0]), frames[1:]
-        head = first[_MARK:]
-        if not hmac.compare_digest(first[:_MARK], self._mark(head, rest)):
+        first = frames[0]
+        head = memoryview(first)[_MARK:]
+        if not hmac.compare_digest(first[:_MARK], self._mark(head, frames)):
             self.dropped += 1
             return None
-        return [head, *rest]
+        return [head, *frames[1:]]
 
-    def _mark(self, head: Any, rest: Sequence[Any]) -> bytes:
+    def _mark(self, head: Any, frames: Sequence[Any]) -> bytes:
         mark = self._marker.copy()
-        if rest:
-            sizes = [memoryview(frame).nbytes for frame in rest]
+        if len(frames) > 1:
+            sizes = [memoryview(frame).nbytes for frame in frames[1:]]
             mark.update(struct.pack(f"<{len(sizes)}Q", *sizes))
         mark.update(head)
         return mark.digest()
@@ -292,7 +292,7 @@ class _Visitors:
 
 def split(frames: list[Any]) -> list[Any]:
     """Cut frames of `LARGEST` bytes and more: behind one of that size comes the rest of it."""
-    if all(memoryview(frame).nbytes < LARGEST for frame in frames):
+    if len(frames[0]) < LARGEST and all(memoryview(frame).nbytes < LARGEST for frame in frames[1:]):
         return frames
     pieces: list[Any] = []
     for frame in frames:
@@ -303,7 +303,7 @@ def split(frames: list[Any]) -> list[Any]:
 
 def join(pieces: Sequence[Any]) -> Sequence[Any]:
     """Put together what was split."""
-    if all(len(piece) < LARGEST for piece in pieces):
+    if max(map(len, pieces)) < LARGEST:
         return pieces
     frames: list[Any] = []
     parts: list[Any] = []

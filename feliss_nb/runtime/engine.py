@@ -496,7 +496,7 @@ class EngineWorker:
         channel = capture(command.channel, label="messages under way")
         channel_frames = frames(channel)
         shard = join(captured.frames, channel_frames)
-        self.store.put((checkpoint, rank), shard)
+        self.store.put((checkpoint, rank), shard, captured.filled)
         head: tuple[Any, ...] = "shard", checkpoint, rank
         sent = shard
         if captured.difference:

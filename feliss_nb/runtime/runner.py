@@ -37,9 +37,11 @@ from feliss_nb.state.snapshot import capture, frames, from_frames, restore
 if TYPE_CHECKING:
     from feliss_nb.runtime.engine import EngineWorker
 
-# Reports of idle jobs go to the master at most this often from one rank: a token that passes
-# through a rank leaves it idle thousands of times a second.
-REPORT_EVERY = 0.005
+# A token that passes through a rank leaves it idle thousands of times a second, and a report takes
+# longer than a hop. So a rank reports idle jobs when it has had nothing to do for QUIET seconds,
+# and where it always has, every REPORT_EVERY.
+QUIET = 0.005
+REPORT_EVERY = 0.1
 
 # Seconds between requests to stop: user code may lose one (an exception in a __del__ goes nowhere,
 # `except BaseException` ends it), and needs some time for what it clears up.
@@ -148,6 +150,7 @@ class Runner:
         lock = self.engine.lock
         rank = self.rank
         failure: Failure | None = None
+        is_quiet = False
         while True:
             # StopContinuation can arrive anywhere as long as asked_to_stop is set: the machine is
             # touched only behind the check that it is not, with the lock held.
@@ -162,9 +165,9 @@ class Runner:
                     current = self._next()
                     if current is None and rank.state == "retired":
                         return
-                    patience = None if current is not None else self._patience()
+                    patience = None if current is not None else self._patience(is_quiet)
                 if current is None:
-                    self.bell.wait(patience)
+                    is_quiet = not self.bell.wait(patience)
                 elif isinstance(current, m.Capture):
                     self._capture(current)
                 else:
@@ -202,20 +205,20 @@ class Runner:
             self.slot.begin(continuation.id, continuation.job)
         return continuation
 
-    def _patience(self) -> float | None:
+    def _patience(self, is_quiet: bool) -> float | None:
         """Return how long an idle rank waits before it looks again at what it has to report."""
-        if self.rank.dirty and not self._report():
-            return REPORT_EVERY
+        if self.rank.dirty and not self._report(0.0 if is_quiet else REPORT_EVERY):
+            return QUIET
         return None
 
-    def _report(self) -> bool:
-        """Report jobs that have nothing left here, unless the last report is too young.
+    def _report(self, least: float = REPORT_EVERY) -> bool:
+        """Report jobs that have nothing left here, unless the last report is younger than that.
 
         The first report of a job goes at once: short jobs in a loop shall not wait for each other.
         """
         now = perf_counter()
         news = self.rank.dirty - self._reported
-        if now - self.last_report < REPORT_EVERY and not news:
+        if now - self.last_report < least and not news:
             return False
         self.last_report = now
         self._reported |= news - self.rank.alive.keys()
@@ -418,7 +421,7 @@ class Runner:
             needs = needs | self.engine.captured_handles(known[0])
         reaches = needs | packed.targets
         # Nobody writes to them: who takes the continuation up copies them.
-        buffers = tuple(self.engine.fresh(packed.buffers, shared=True))
+        buffers = packed.buffers and tuple(self.engine.fresh(packed.buffers, shared=True))
         parcel = Parcel(root, packed.data, buffers, tuple(digests), reaches)
         self.engine.post(self.rank, identity, job, rank, tuple(needs), parcel)
 

@@ -53,7 +53,7 @@ class _Segment:
         self.given_back = 0
         self.granted: dict[int, int] = {}
         self.touched = 0  # bytes that have pages
-        self.used = 0.0  # when it was taken
+        self.used = 0.0  # when it was taken, or last seen in use
 
     def is_free(self) -> bool:
         if self.taken != self.given_back:
@@ -243,15 +243,29 @@ class Segments:
         segment.give_up()
 
     def tidy(self) -> None:
-        """Give up what has been idle for long, and what is more than is kept. Call it at times."""
+        """Give up what has been idle for long, and what is more than is kept. Call it at times.
+
+        One whose like is in use is kept: a snapshot is made while the one before is needed, so the
+        two take turns, however much time lies between.
+        """
         if not self._classes:
             return
         with self._lock:
-            free = self._free()
+            now = self._clock()
+            likes: dict[int, int] = {}
+            for segment in self._all():
+                if not segment.is_free():
+                    segment.used = now
+                    likes[segment.capacity] = likes.get(segment.capacity, 0) + 1
+            free = []
+            for segment in reversed(self._free()):
+                if likes.get(segment.capacity):
+                    likes[segment.capacity] -= 1
+                else:
+                    free.append(segment)
             kept = sum(segment.touched for segment in free)
-            long_ago = self._clock() - self.limits.idle
-            for segment in free:
-                if segment.used <= long_ago or kept > self.limits.spare:
+            for segment in reversed(free):
+                if segment.used <= now - self.limits.idle or kept > self.limits.spare:
                     kept -= segment.touched
                     self._give_up(segment)
 

@@ -15,7 +15,8 @@ and the segment is free when they agree and the owner refers to it no more. An e
 is forgotten with its leases. A segment is sealed against shrinking: nobody dies of SIGBUS.
 
 What is kept is bounded: `Limits` says by how much. A free segment is used again, for its pages are
-there already; one that is idle is emptied, and its file closed. Where there is no room the message
+there already; one that is idle is emptied, and its file closed, unless another of its size is in
+use. Where there is no room the message
 goes through the socket.
 """
 
@@ -71,7 +72,7 @@ class Limits:
     nbytes : int
         Of all segments together.
     spare : int
-        Of free segments that are kept.
+        Of free segments that are kept where none like them is in use.
     segments : int
         How many: each holds a descriptor.
     held : int

@@ -11,7 +11,7 @@ Its frames: a header, the header of the new snapshot, the runs, the payload.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ from feliss_nb.state.comparing import COPY, NEW, XOR, Difference, Run
 from feliss_nb.state.digest import DIGEST_SIZE, digest
 from feliss_nb.state.snapshot import SMALL, Room, from_frames, verify
 
-__all__ = ["Compression", "apply", "assemble", "encode", "is_difference"]
+__all__ = ["Compression", "apply", "assemble", "encode", "is_difference", "prepare"]
 
 Compression = Literal["", "zstd", "xor"]
 
@@ -107,7 +107,16 @@ def is_difference(frames: Sequence[Any]) -> bool:
 
 
 def apply(base: Sequence[Any], frames: Sequence[Any], room: Room = allocate_each) -> list[Any]:
-    """The frames of the new snapshot.
+    """The frames of the new snapshot; see `prepare`."""
+    whole, fill = prepare(base, frames, room)
+    fill()
+    return whole
+
+
+def prepare(
+    base: Sequence[Any], frames: Sequence[Any], room: Room = allocate_each
+) -> tuple[list[Any], Callable[[], None]]:
+    """The frames of the new snapshot, and what gives those that are new their content.
 
     Parameters
     ----------
@@ -144,11 +153,13 @@ def apply(base: Sequence[Any], frames: Sequence[Any], room: Room = allocate_each
     missing = [number for number, frame in enumerate(whole) if frame is None]
     for number, target in zip(missing, room(sizes[n - 1] for n in missing), strict=True):
         whole[number] = target
-    done = 0
-    for number, part in enumerate(parts, 1):
-        if number in missing:
-            done = _fill(whole[number], part, old, payload, done)
-    return whole
+
+    def fill() -> None:
+        done = 0
+        for number in missing:
+            done = _fill(whole[number], parts[number - 1], old, payload, done)
+
+    return whole, fill
 
 
 def _fill(target: Any, runs: Any, old: list[memoryview], payload: memoryview, done: int) -> int:

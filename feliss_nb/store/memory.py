@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import Future
 from typing import Any
 
 from feliss_nb.errors import CorruptSnapshot, MissingSnapshot, UsageError
@@ -19,19 +20,33 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._shards: dict[Key, list[Any]] = {}
+        self._filling: dict[Key, Future[None]] = {}
 
-    def put(self, key: Key, frames: list[Any]) -> None:
-        """Keep the frames of a snapshot; they must not change any more."""
+    def put(self, key: Key, frames: list[Any], filled: Future[None] | None = None) -> None:
+        """Keep the frames of a snapshot; they must not change any more.
+
+        Parameters
+        ----------
+        key : (int, int)
+        frames : list of bytes-like
+        filled : Future, optional
+            Ends when they have their content.
+        """
+        if filled is not None:
+            self._filling[key] = filled
         self._shards[key] = frames
 
     def get(self, key: Key) -> list[Any]:
-        """Return the frames of a snapshot.
+        """Return the frames of a snapshot; wait until they have their content.
 
         Raises
         ------
         KeyError
             If it is not here.
         """
+        filled = self._filling.get(key)
+        if filled is not None and filled.exception() is not None:
+            self.lose(key)
         return self._shards[key]
 
     def replace(self, key: Key, old: list[Any], new: list[Any]) -> None:
@@ -44,11 +59,12 @@ class MemoryStore:
         # A copier may look at the same time: no step of this runs other Python code halfway.
         for key in list(self._shards):
             if key[0] < older or key[0] == exactly:
-                self._shards.pop(key, None)
+                self.lose(key)
 
     def lose(self, key: Key) -> None:
         """Delete one snapshot, as if it had never been here."""
         self._shards.pop(key, None)
+        self._filling.pop(key, None)
 
     def nbytes(self) -> dict[Key, int]:
         """Return the bytes of each snapshot."""

@@ -142,6 +142,9 @@ def test_idle_memory_is_given_back_by_all(pair):
     assert array.sum() == 1000
     del array
     pair.segments.tidy()
+    assert pair.segments.nbytes() == 8000  # it idles since now
+    pair.now = 200.0
+    pair.segments.tidy()
     assert pair.segments.nbytes() == 0
     for reader in pair.readers.values():
         reader.tidy()
@@ -157,6 +160,23 @@ def test_more_than_is_kept_is_given_back_at_once(pair):
     held.clear()
     pair.segments.tidy()
     assert pair.segments.nbytes() == 4032
+
+
+def test_two_snapshots_take_turns_however_long_each_is_kept(pair):
+    pair.segments.limits.spare = 0
+    kept = pair.segments.fresh([bytes(4000)], shared=True)
+    used = {kept[0].obj.segment.number}
+    for _ in range(5):
+        new = pair.segments.fresh([bytes(4000)], shared=True)
+        used.add(new[0].obj.segment.number)
+        kept = new
+        pair.now += 100.0
+        pair.segments.tidy()
+    assert used == {0, 1}
+    del kept, new
+    pair.now += 100.0
+    pair.segments.tidy()
+    assert pair.segments.nbytes() == 0
 
 
 def test_an_engine_that_ended_holds_nothing(pair):
