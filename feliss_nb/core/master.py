@@ -389,10 +389,8 @@ class Master:
 
     def _lost(self, event: m.EngineLost) -> Commands:
         lost = event.engine
-        if self.state in _OVER:
-            return []
-        self.gone[lost] = event
-        if lost not in self.engines:
+        self.gone[lost] = event  # in any state: what it said last may come behind this
+        if self.state in _OVER or lost not in self.engines:
             return []
         ranks = self.fleet.remove(lost)
         self.committed.lose(lost)

@@ -9,6 +9,7 @@ import pytest
 from core_helpers import only, running_master
 
 from feliss_nb.core import messages as m
+from feliss_nb.core.master import Master
 from feliss_nb.core.seat import Link, Seat
 from feliss_nb.errors import InternalError
 
@@ -64,3 +65,11 @@ def test_another_notebook_hears_nothing_of_what_the_one_before_asked() -> None:
     assert only(again.hear("e0", report, 1), m.Answer) == []
     assert again.master.jobs[0].state == "done"
     assert not again.master.jobs[0].delivered  # the new notebook may still ask
+
+
+def test_what_an_engine_said_last_is_dropped_behind_its_loss_in_a_session_that_is_over():
+    seat = Seat(Master(copies=0))
+    seat.handle(m.Start(("e0", "e1"), 2))
+    seat.handle(m.Stop())
+    seat.handle(m.EngineLost("e1", "killed"))
+    assert not seat.is_new("e1", 7)
