@@ -36,6 +36,7 @@ THREADS = frozenset("Thread Timer start_new_thread".split())
 #: A module's reason to name one of those below runtime.
 EXEMPT: dict[tuple[str, str], str] = {
     ("store/tiered.py", "threading"): "its copier; runtime may give it a thread of its own",
+    ("store/memory.py", "concurrent"): "who reads waits for who fills; it starts no thread",
     ("store/slow.py", "time"): "it waits, which is what it is for",
     ("state/forked.py", "select"): "it waits for a child until a deadline",
     ("state/forked.py", "signal"): "it kills a child that is late",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from feliss_nb.core import commands as cmd
 from feliss_nb.core import messages as m
 from feliss_nb.core.checkpoints import Committed, Pending
 from feliss_nb.core.fleet import Fleet
@@ -96,7 +97,7 @@ class Checkpoints:
         self.wanted = []
         data = {"checkpoint": self.cut, "epoch": epoch}
         cut = self.fleet.to_all(m.Cut(self.cut, holders, self.capture))
-        return [m.Log("checkpoint-begun", data), *cut]
+        return [cmd.Log("checkpoint-begun", data), *cut]
 
     def current(self, checkpoint: int) -> Pending | None:
         """Return the checkpoint under way, if it is this one."""
@@ -118,7 +119,7 @@ class Checkpoints:
             return []
         expected = pending.expected(self.fleet.routes)
         return [
-            m.ToEngine(host, m.Channels(pending.id, {rank: expected[rank] for rank in ranks}))
+            cmd.ToEngine(host, m.Channels(pending.id, {rank: expected[rank] for rank in ranks}))
             for host, ranks in self.fleet.by_host().items()
         ]
 
@@ -140,7 +141,7 @@ class Checkpoints:
         self.committed.add(message.rank, engine)
         if before or not self.is_protected():
             return []
-        return [m.Log("protected", {"checkpoint": self.committed.id})]
+        return [cmd.Log("protected", {"checkpoint": self.committed.id})]
 
     def is_whole(self) -> bool:
         """Whether every snapshot of the checkpoint under way has its copies."""
@@ -156,8 +157,8 @@ class Checkpoints:
         data = {**pending.figures(), "epoch": epoch, "garbage": len(garbage)}
         return [
             *self.fleet.to_all(m.Commit(pending.id, garbage)),
-            m.Log("committed", data),
-            *(m.Answer(token, data) for token in pending.tokens),
+            cmd.Log("committed", data),
+            *(cmd.Answer(token, data) for token in pending.tokens),
         ]
 
     def abort(self) -> Commands:
@@ -207,6 +208,6 @@ class Checkpoints:
         fleet = self.fleet
         orders = self.committed.order_copies(fleet.routes, fleet.by_trust(), self._required())
         return [
-            m.ToEngine(source, m.Replicate(self.committed.id, rank, target))
+            cmd.ToEngine(source, m.Replicate(self.committed.id, rank, target))
             for rank, source, target in orders
         ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from feliss_nb.core.messages import Engine, ToEngine
+from feliss_nb.core.commands import ToEngine
+from feliss_nb.core.messages import Engine
 
 
 @dataclass(slots=True)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.checkpoints import Committed, Pending
 from feliss_nb.core.fleet import Fleet
@@ -42,7 +44,7 @@ class Ledger:
         self.jobs: dict[int, Job] = {}
         self.busy: dict[int, Job] = {}  # the jobs that are not quiet
         self.submitted = 0
-        self.waits: list[m.Wait] = []
+        self.waits: list[ev.Wait] = []
         self.variables = Variables()
         self.ready: dict[tuple[int, int], set[int]] = {}  # step of a gang -> ranks with its needs
         self.cancelled = False  # a Cancel has gone out since the master looked
@@ -51,7 +53,7 @@ class Ledger:
 
     # ------------------------------------------------------------ the notebook
 
-    def submit(self, event: m.Submit) -> Commands:
+    def submit(self, event: ev.Submit) -> Commands:
         """Add a job to the log; it is injected when the log comes to it."""
         number = self.submitted
         self.submitted += 1
@@ -74,7 +76,7 @@ class Ledger:
         self.variables.carry(job)
         self.log.append(Entry("submit", job=number))
         data = {"job": number, "label": event.label, "internal": event.internal}
-        return [m.Log("job-submitted", data), m.Answer(event.token, number)]
+        return [cmd.Log("job-submitted", data), cmd.Answer(event.token, number)]
 
     def cancel(self, number: int) -> None:
         """Note that the notebook cancels a job."""
@@ -123,7 +125,7 @@ class Ledger:
         job.state = "running"
         job.count_starts()
         return [
-            m.JobChanged(job.id),
+            cmd.JobChanged(job.id),
             *(self.fleet.to_rank(rank, m.Inject(rank, cut, start)) for rank, start in job.starts),
         ]
 
@@ -137,8 +139,8 @@ class Ledger:
             return []
         job.state, job.cancelled_at = "cancelled", self.log.cursor
         return [
-            m.Log("job-cancelled", {"job": job.id, "label": job.label}),
-            m.JobChanged(job.id),
+            cmd.Log("job-cancelled", {"job": job.id, "label": job.label}),
+            cmd.JobChanged(job.id),
             *([] if job.quiet else self._call_off(job)),
         ]
 
@@ -163,8 +165,8 @@ class Ledger:
             self.ready = {step: ranks for step, ranks in self.ready.items() if step[0] != job.id}
             if job.state == "running":
                 job.state = "done"
-                commands.append(m.Log("job-done", {"job": job.id, "label": job.label}))
-            commands += [m.JobChanged(job.id), *self._check_replay(job)]
+                commands.append(cmd.Log("job-done", {"job": job.id, "label": job.label}))
+            commands += [cmd.JobChanged(job.id), *self._check_replay(job)]
         outputs = tuple(v for job in over for v in job.outputs)
         return commands + self.fleet.to_all(m.Forget(tuple(job.id for job in over), outputs))
 
@@ -197,8 +199,8 @@ class Ledger:
         job.state, job.error = "failed", (message.cut, message.error)
         data = {"job": job.id, "label": job.label, "rank": message.rank}
         return [
-            m.Log("job-failed", data),
-            m.JobChanged(job.id),
+            cmd.Log("job-failed", data),
+            cmd.JobChanged(job.id),
             *self._call_off(job),
             *self._check_replay(job),
         ]
@@ -221,7 +223,7 @@ class Ledger:
             for number in told:
                 if number in self.jobs:
                     self.jobs[number].delivered = True
-            commands.append(m.Answer(wait.token))
+            commands.append(cmd.Answer(wait.token))
         return commands
 
     def _check_replay(self, job: Job) -> Commands:
@@ -246,11 +248,11 @@ class Ledger:
                 self._diverge(job, f"rank {rank} gave a value before and none now")
             elif new.digest != old.digest:
                 self.comparing.add((job.id, rank))
-                commands.append(m.Compare(job.id, rank, old.body, new.body))
+                commands.append(cmd.Compare(job.id, rank, old.body, new.body))
         job.expected = None
         return commands
 
-    def compared(self, event: m.Compared) -> Commands:
+    def compared(self, event: ev.Compared) -> Commands:
         """Take the runtime's word on a value whose digest is another."""
         job = self.jobs.get(event.job)
         self.comparing.discard((event.job, event.rank))
@@ -304,7 +306,7 @@ class Ledger:
             job.undo(committed.id, committed.position)
             self.busy[job.id] = job
             if before != "held":
-                commands.append(m.JobChanged(job.id))
+                commands.append(cmd.JobChanged(job.id))
         return commands
 
     def check_invariants(self) -> None:

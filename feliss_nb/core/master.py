@@ -22,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core import tables
 from feliss_nb.core.checkpointing import Checkpoints
@@ -75,7 +77,7 @@ class Master:
         self.ordered = 0  # replacements that have not come
         self.careful: set[int] = set()  # ranks that ran something when their engine was lost
         self.waiting: frozenset[int] = frozenset()  # those that start when another engine is here
-        self.gone: dict[m.Engine, m.EngineLost] = {}  # lost; some before we heard of their joining
+        self.gone: dict[m.Engine, ev.EngineLost] = {}  # lost; some before we heard of their joining
         self.error: Exception | None = None
 
     @property
@@ -133,7 +135,7 @@ class Master:
         return self.ledger.log
 
     @property
-    def waits(self) -> list[m.Wait]:
+    def waits(self) -> list[ev.Wait]:
         """The waits that are not yet answered."""
         return self.ledger.waits
 
@@ -178,11 +180,11 @@ class Master:
             commands += self.checkpoints.prepare()
         if self.state in _LIVE:
             # Not before: to start an engine takes the processors that a recovery needs.
-            commands += [m.Replace()] * self.to_replace
+            commands += [cmd.Replace()] * self.to_replace
             self.to_replace = 0
             commands += ledger.answer_waits()
             if self.protect_waits and self.is_protected():
-                commands += [m.Answer(token) for token in self.protect_waits]
+                commands += [cmd.Answer(token) for token in self.protect_waits]
                 self.protect_waits = []
         return commands
 
@@ -204,56 +206,56 @@ class Master:
 
     # ------------------------------------------------------------ the notebook
 
-    def _submit(self, event: m.Submit) -> Commands:
+    def _submit(self, event: ev.Submit) -> Commands:
         if self.state in _OVER:
             return [self._refusal(event.token)]
         return self.ledger.submit(event)
 
-    def _wait(self, event: m.Wait) -> Commands:
+    def _wait(self, event: ev.Wait) -> Commands:
         if self.state in _OVER:
             return [self._refusal(event.token)]
         self.ledger.waits.append(event)
         return []
 
-    def _take_checkpoint(self, event: m.TakeCheckpoint) -> Commands:
+    def _take_checkpoint(self, event: ev.TakeCheckpoint) -> Commands:
         if self.state in _OVER:
             return [self._refusal(event.token)]
         self.wanted.append(event.token)
         return []
 
-    def _wait_protected(self, event: m.WaitProtected) -> Commands:
+    def _wait_protected(self, event: ev.WaitProtected) -> Commands:
         if self.state in _OVER:
             return [self._refusal(event.token)]
         self.protect_waits.append(event.token)
         return []
 
-    def _unwait(self, event: m.Unwait) -> Commands:
+    def _unwait(self, event: ev.Unwait) -> Commands:
         ledger = self.ledger
         ledger.waits = [wait for wait in ledger.waits if wait.token != event.token]
         self.protect_waits = [t for t in self.protect_waits if t != event.token]
         self.checkpoints.unwant(event.token)
         return []
 
-    def _cancel_job(self, event: m.CancelJob) -> Commands:
+    def _cancel_job(self, event: ev.CancelJob) -> Commands:
         self.ledger.cancel(event.job)
         return []
 
-    def _hold(self, event: m.Hold) -> Commands:
+    def _hold(self, event: ev.Hold) -> Commands:
         self.ledger.variables.hold(event.variable)
         return []
 
-    def _release(self, event: m.Release) -> Commands:
+    def _release(self, event: ev.Release) -> Commands:
         self.ledger.variables.release(event.variable)
         return []
 
-    def _compared(self, event: m.Compared) -> Commands:
+    def _compared(self, event: ev.Compared) -> Commands:
         return self.ledger.compared(event)
 
-    def _use_capture(self, event: m.UseCapture) -> Commands:
+    def _use_capture(self, event: ev.UseCapture) -> Commands:
         self.capture = event.capture
         return []
 
-    def _take_over(self, event: m.TakeOver) -> Commands:
+    def _take_over(self, event: ev.TakeOver) -> Commands:
         if self.state in _OVER:
             return []
         self.protect_waits = []
@@ -290,7 +292,7 @@ class Master:
             return []
         self.committed.lose_copy(message.rank, engine)
         data = {"checkpoint": message.checkpoint, "rank": message.rank, "engine": engine}
-        return [m.Log("copy-lost", data), *self._replicate_missing()]
+        return [cmd.Log("copy-lost", data), *self._replicate_missing()]
 
     def _commit_if_whole(self) -> Commands:
         if self.state != "recording" or not self.checkpoints.is_whole():
@@ -308,15 +310,15 @@ class Master:
         data = {"checkpoint": message.checkpoint, "rank": message.rank, "error": message.error}
         return [
             *self._abort_checkpoint(),
-            m.Log("checkpoint-failed", data),
-            *(m.Answer(token, error=message.error) for token in tokens),
+            cmd.Log("checkpoint-failed", data),
+            *(cmd.Answer(token, error=message.error) for token in tokens),
         ]
 
     def _capture_lost(self, engine: m.Engine, message: m.CaptureLost) -> Commands:
         if self.checkpoints.current(message.checkpoint) is None:
             return []
         data = {"checkpoint": message.checkpoint, "rank": message.rank, "why": message.why}
-        return [*self._abort_checkpoint(), m.Log("capture-lost", data)]
+        return [*self._abort_checkpoint(), cmd.Log("capture-lost", data)]
 
     def _abort_checkpoint(self) -> Commands:
         """Drop the checkpoint under way; those who asked for it get the next one."""
@@ -335,13 +337,13 @@ class Master:
 
     # ------------------------------------------------------------ engines
 
-    def _start(self, event: m.Start) -> Commands:
+    def _start(self, event: ev.Start) -> Commands:
         self._step("stand up")
         self.size = event.size
         routes = {rank: event.engines[rank] for rank in range(event.size)}
         return self._stand_up(event.engines, routes)
 
-    def _start_from(self, event: m.StartFrom) -> Commands:
+    def _start_from(self, event: ev.StartFrom) -> Commands:
         self._step("stand up")
         image = event.image
         self.size, self.epoch = image.size, image.epoch
@@ -352,20 +354,20 @@ class Master:
     def _stand_up(self, engines: Sequence[m.Engine], routes: Mapping[int, m.Engine]) -> Commands:
         self.engines[:] = [*engines, *(e for e in self.engines if e not in engines)]
         self.fleet.routes = dict(sorted(routes.items()))
-        joined = [m.Log("engine-joined", {"engine": engine}) for engine in self.engines]
+        joined = [cmd.Log("engine-joined", {"engine": engine}) for engine in self.engines]
         commands = [*joined, *self._roll_back()]
         for lost in [self.gone[engine] for engine in self.engines if engine in self.gone]:
             commands += self._lost(lost)
         return commands
 
-    def _joined(self, event: m.EngineJoined) -> Commands:
+    def _joined(self, event: ev.EngineJoined) -> Commands:
         if event.engine in (*self.engines, *self.gone) or self.state in _OVER:
             return []
         self.engines.append(event.engine)
         self.ordered = max(self.ordered - 1, 0)
-        return [m.Log("engine-joined", {"engine": event.engine}), *self._replicate_missing()]
+        return [cmd.Log("engine-joined", {"engine": event.engine}), *self._replicate_missing()]
 
-    def _not_replaced(self, event: m.NotReplaced) -> Commands:
+    def _not_replaced(self, event: ev.NotReplaced) -> Commands:
         self.ordered = max(self.ordered - 1, 0)
         return []
 
@@ -380,14 +382,14 @@ class Master:
         safe = self.copies == 0 or all(self.committed.survives(host) for host in hosts)
         return safe and self.pending is None
 
-    def _suspect(self, event: m.EngineSuspect) -> Commands:
+    def _suspect(self, event: ev.EngineSuspect) -> Commands:
         if event.engine not in self.engines or event.engine in self.fleet.suspects:
             return []
         self.fleet.suspects.add(event.engine)
         data = {"engine": event.engine, "why": event.why}
-        return [m.Log("fencing", data), m.Fence(event.engine)]
+        return [cmd.Log("fencing", data), cmd.Fence(event.engine)]
 
-    def _lost(self, event: m.EngineLost) -> Commands:
+    def _lost(self, event: ev.EngineLost) -> Commands:
         lost = event.engine
         self.gone[lost] = event  # in any state: what it said last may come behind this
         if self.state in _OVER or lost not in self.engines:
@@ -395,7 +397,7 @@ class Master:
         ranks = self.fleet.remove(lost)
         self.committed.lose(lost)
         data = {"engine": lost, "ranks": ranks, "why": event.why}
-        commands: Commands = [m.Log("engine-lost", data)]
+        commands: Commands = [cmd.Log("engine-lost", data)]
         if self.replace:
             self.ordered += 1
             self.to_replace += 1
@@ -410,12 +412,12 @@ class Master:
         self._step("loss")
         return commands + self._roll_back()
 
-    def _blame(self, lost: m.EngineLost) -> Commands:
+    def _blame(self, lost: ev.EngineLost) -> Commands:
         """Count what ran there; what is poisoned by now is said once."""
         is_last = len(self.engines) < 2 and not self.ordered
         self.careful |= {one.rank for one in lost.running}
         return [
-            m.Log("set-aside", {"rank": one.rank, "job": one.job, "id": one.id.hex()})
+            cmd.Log("set-aside", {"rank": one.rank, "job": one.job, "id": one.id.hex()})
             for one in self.poison.lost(lost.running, is_last)
         ]
 
@@ -425,7 +427,7 @@ class Master:
 
     def _link_broken(self, engine: m.Engine, message: m.LinkBroken) -> Commands:
         why = f"messages that it sent to engine {engine} were lost on the way"
-        return self._suspect(m.EngineSuspect(message.engine, why))
+        return self._suspect(ev.EngineSuspect(message.engine, why))
 
     def _roll_back(self) -> Commands:
         """Stand every rank up from the committed checkpoint, under the next epoch."""
@@ -459,7 +461,7 @@ class Master:
         )
         moved = {rank: engine for rank, engine in sources.items() if engine != fleet.routes[rank]}
         data = {"epoch": self.epoch + 1, "checkpoint": committed.id, "routes": dict(fleet.routes)}
-        return [m.Log("recovering", {**data, "read_from": moved}), *fleet.to_all(rollback)]
+        return [cmd.Log("recovering", {**data, "read_from": moved}), *fleet.to_all(rollback)]
 
     def _restored(self, engine: m.Engine, message: m.Restored) -> Commands:
         if self.state != "recovering" or message.attempt != self.attempt:
@@ -475,7 +477,7 @@ class Master:
         return [
             *self.ledger.undo(self.committed),
             *self.fleet.to_all(m.Resume(self.epoch)),
-            m.Log(kind, {"epoch": self.epoch, "checkpoint": self.committed.id}),
+            cmd.Log(kind, {"epoch": self.epoch, "checkpoint": self.committed.id}),
             *self._replicate_missing(),
         ]
 
@@ -485,7 +487,7 @@ class Master:
         holders = self.committed.shards.get(message.rank, set())
         holders -= {message.source, engine}
         data = {"rank": message.rank, "source": message.source, "error": message.error}
-        failed = m.Log("restore-failed", data)
+        failed = cmd.Log("restore-failed", data)
         if not holders:
             text = (
                 f"rank {message.rank} could not be loaded from any copy of checkpoint "
@@ -500,17 +502,17 @@ class Master:
     def _fail(self, error: Exception) -> Commands:
         self._step("fail")
         self.error = error
-        return [m.Log("failed", {"error": str(error)}), *self._refuse_all()]
+        return [cmd.Log("failed", {"error": str(error)}), *self._refuse_all()]
 
-    def _stop(self, event: m.Stop) -> Commands:
+    def _stop(self, event: ev.Stop) -> Commands:
         if self.state == "stopped":
             return []
         self._step("stop")
-        return [*self._refuse_all(), m.Log("stopped")]
+        return [*self._refuse_all(), cmd.Log("stopped")]
 
-    def _refusal(self, token: Any) -> m.Answer:
+    def _refusal(self, token: Any) -> cmd.Answer:
         closed = SessionClosed("this session was stopped; start another with feliss_nb.start()")
-        return m.Answer(token, error=self.error or closed)
+        return cmd.Answer(token, error=self.error or closed)
 
     def _refuse_all(self) -> Commands:
         waits = [wait.token for wait in self.ledger.waits]
@@ -539,24 +541,24 @@ class Master:
 
 
 _EVENTS: dict[type, Any] = {
-    m.Start: Master._start,
-    m.StartFrom: Master._start_from,
-    m.Submit: Master._submit,
-    m.Wait: Master._wait,
-    m.Unwait: Master._unwait,
-    m.CancelJob: Master._cancel_job,
-    m.Hold: Master._hold,
-    m.Release: Master._release,
-    m.TakeCheckpoint: Master._take_checkpoint,
-    m.WaitProtected: Master._wait_protected,
-    m.EngineJoined: Master._joined,
-    m.EngineSuspect: Master._suspect,
-    m.EngineLost: Master._lost,
-    m.NotReplaced: Master._not_replaced,
-    m.Compared: Master._compared,
-    m.UseCapture: Master._use_capture,
-    m.TakeOver: Master._take_over,
-    m.Stop: Master._stop,
+    ev.Start: Master._start,
+    ev.StartFrom: Master._start_from,
+    ev.Submit: Master._submit,
+    ev.Wait: Master._wait,
+    ev.Unwait: Master._unwait,
+    ev.CancelJob: Master._cancel_job,
+    ev.Hold: Master._hold,
+    ev.Release: Master._release,
+    ev.TakeCheckpoint: Master._take_checkpoint,
+    ev.WaitProtected: Master._wait_protected,
+    ev.EngineJoined: Master._joined,
+    ev.EngineSuspect: Master._suspect,
+    ev.EngineLost: Master._lost,
+    ev.NotReplaced: Master._not_replaced,
+    ev.Compared: Master._compared,
+    ev.UseCapture: Master._use_capture,
+    ev.TakeOver: Master._take_over,
+    ev.Stop: Master._stop,
 }
 
 _MESSAGES: dict[type, Any] = {

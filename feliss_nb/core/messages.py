@@ -1,4 +1,4 @@
-"""What master, workers and their runtimes say to each other: the control plane.
+"""What master and workers say to each other: the control plane.
 
 Messages name snapshots and never carry them. Opaque values (``work``, ``body``, ``error``) belong
 to the runtime; the core passes them on.
@@ -42,7 +42,17 @@ class Continuation:
     gang: tuple[int, int] | None = None
 
 
-# ---------------------------------------------------------------- master -> worker
+@dataclass(slots=True)
+class RankImage:
+    """The core's share of a rank's snapshot."""
+
+    pool: list[Continuation] = field(default_factory=list)
+    sent: dict[int, dict[int, int]] = field(default_factory=dict)
+    received: dict[int, dict[int, int]] = field(default_factory=dict)
+    sent_total: dict[int, int] = field(default_factory=dict)
+    received_total: dict[int, int] = field(default_factory=dict)
+    cancelled: set[int] = field(default_factory=set)
+    broken: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,9 @@ class Running:
     rank: int
     job: int
     id: bytes
+
+
+# ---------------------------------------------------------------- master -> worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,172 +354,6 @@ class LinkBroken:
     engine: Engine
 
 
-# ---------------------------------------------------------------- notebook -> master
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The first engines are here: stand up `size` ranks on the first of them."""
-
-    engines: tuple[Engine, ...]
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class StartFrom:
-    """Go on from a checkpoint of another session: its shards are in these engines' stores.
-
-    Parameters
-    ----------
-    engines : tuple of str
-        Those that are here.
-    image : MasterImage
-        The old master's share of the checkpoint; the new one takes it over.
-    shards : mapping of int to str
-        The engine that has each rank's shard, and hosts it.
-    held : frozenset of int
-        The variables that this notebook holds.
-    cut : int
-        The largest number that a checkpoint had; the next is one more.
-    """
-
-    engines: tuple[Engine, ...]
-    image: Any
-    shards: Mapping[int, Engine]
-    held: frozenset[int] = frozenset()
-    cut: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """A new job; the master gives it its place in the log and answers `token` with it."""
-
-    token: Any
-    label: str
-    starts: tuple[tuple[int, Any, tuple[int, ...]], ...]  # (rank, work, needs)
-    outputs: tuple[int, ...] = ()
-    handles: frozenset[int] = frozenset()
-    internal: bool = False
-    gang: bool = False  # the starts, one a rank, are the first step of a gang
-    timeout: float | None = None  # seconds that one of its continuations may run
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Answer `token` when these jobs have ended (None: when every job is quiet)."""
-
-    token: Any
-    jobs: tuple[int, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Unwait:
-    """Nobody waits for `token` any more."""
-
-    token: Any
-
-
-@dataclass(frozen=True, slots=True)
-class CancelJob:
-    """The notebook cancels a job."""
-
-    job: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """The notebook holds a handle of a variable again (one came with a result)."""
-
-    variable: int
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """The notebook holds no handle and no name of a variable any more."""
-
-    variable: int
-
-
-@dataclass(frozen=True, slots=True)
-class TakeCheckpoint:
-    """Take a checkpoint that begins after this; answer `token` when it is committed."""
-
-    token: Any
-
-
-@dataclass(frozen=True, slots=True)
-class WaitProtected:
-    """Answer `token` when every rank runs and every snapshot has its copies."""
-
-    token: Any
-
-
-@dataclass(frozen=True, slots=True)
-class EngineJoined:
-    """A new engine is ready."""
-
-    engine: Engine
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSuspect:
-    """An engine misses its beats and its process may live: fence it first."""
-
-    engine: Engine
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLost:
-    """An engine's process is known to be gone.
-
-    `running` is what may be the cause: empty where the cause is known to be another.
-    """
-
-    engine: Engine
-    why: str
-    running: tuple[Running, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NotReplaced:
-    """A replacement that was ordered does not come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """The answer to a Compare."""
-
-    job: int
-    rank: int
-    same: bool
-
-
-@dataclass(frozen=True, slots=True)
-class UseCapture:
-    """Take the next checkpoint in the way that the runtime calls by this name."""
-
-    capture: str
-
-
-@dataclass(frozen=True, slots=True)
-class TakeOver:
-    """Another notebook goes on: what the one before waited for and fetched concerns nobody now.
-
-    Parameters
-    ----------
-    held : frozenset of int
-        The variables that it holds.
-    """
-
-    held: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The session ends."""
-
-
 # ---------------------------------------------------------------- worker -> worker
 
 
@@ -526,178 +373,3 @@ class Absent:
     checkpoint: int
     rank: int
     engine: Engine
-
-
-# ---------------------------------------------------------------- commands to the runtimes
-
-
-@dataclass(frozen=True, slots=True)
-class ToMaster:
-    """Send to the master."""
-
-    message: Any
-
-
-@dataclass(frozen=True, slots=True)
-class ToEngine:
-    """Send to an engine."""
-
-    engine: Engine
-    message: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send to an engine, under this number of its link."""
-
-    engine: Engine
-    number: int
-    message: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Capture:
-    """Write the rank's pool and partitions to bytes, as they are before its next continuation."""
-
-    rank: int
-    checkpoint: int
-    image: RankImage
-    capture: str = "full"
-
-
-@dataclass(frozen=True, slots=True)
-class Seal:
-    """Add the messages that were under way to the capture, keep it, and send the copies."""
-
-    rank: int
-    checkpoint: int
-    channel: tuple[tuple[int, Continuation], ...]
-    holders: tuple[Engine, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Discard:
-    """A capture under way is not wanted any more."""
-
-    rank: int
-    checkpoint: int
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Stand up a rank from a snapshot in this engine's store (checkpoint 0: from nothing)."""
-
-    rank: int
-    checkpoint: int
-
-
-@dataclass(frozen=True, slots=True)
-class Retire:
-    """Ask what runs on a rank of an old epoch to stop; never wait for it."""
-
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """There may be something to run on this rank."""
-
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopJob:
-    """Ask the running continuation of this job on this rank to stop."""
-
-    rank: int
-    job: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobOver:
-    """A job left this rank: what the runtime kept for it can go."""
-
-    job: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Delete snapshots for which `older` than this or equal to `exactly` holds."""
-
-    older: int = 0
-    exactly: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete partitions."""
-
-    variables: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class SendShard:
-    """Send a snapshot of this engine's store to another engine."""
-
-    engine: Engine
-    checkpoint: int
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fence:
-    """Make sure that an engine is dead before another takes its place."""
-
-    engine: Engine
-
-
-@dataclass(frozen=True, slots=True)
-class Replace:
-    """Start a spare in the place of a lost engine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """A delivered result came out with another digest: are the values equal?"""
-
-    job: int
-    rank: int
-    old: Any
-    new: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to a token of the notebook's: a value, or an error to raise."""
-
-    token: Any
-    value: Any = None
-    error: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class JobChanged:
-    """A job's state or outcome is another; the notebook's view of it follows."""
-
-    job: int
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """One line of the event log."""
-
-    kind: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class RankImage:
-    """The core's share of a rank's snapshot."""
-
-    pool: list[Continuation] = field(default_factory=list)
-    sent: dict[int, dict[int, int]] = field(default_factory=dict)
-    received: dict[int, dict[int, int]] = field(default_factory=dict)
-    sent_total: dict[int, int] = field(default_factory=dict)
-    received_total: dict[int, int] = field(default_factory=dict)
-    cancelled: set[int] = field(default_factory=set)
-    broken: set[int] = field(default_factory=set)

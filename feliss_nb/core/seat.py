@@ -17,6 +17,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
 from feliss_nb.errors import InternalError
@@ -89,7 +91,7 @@ class Seat:
     def handle(self, event: Any) -> Commands:
         """Give the master an event; what it tells engines comes back as `Send`."""
         commands = self._numbered(self.master.handle(event))
-        if isinstance(event, m.EngineLost):
+        if isinstance(event, ev.EngineLost):
             self.links.pop(event.engine, None)
         return commands
 
@@ -120,8 +122,10 @@ class Seat:
 
     def _numbered(self, commands: Commands) -> Commands:
         return [
-            m.Send(command.engine, self.link(command.engine).keep(command.message), command.message)
-            if isinstance(command, m.ToEngine)
-            else command
+            self._number(command) if isinstance(command, cmd.ToEngine) else command
             for command in commands
         ]
+
+    def _number(self, order: cmd.ToEngine) -> cmd.Send:
+        number = self.link(order.engine).keep(order.message)
+        return cmd.Send(order.engine, number, order.message)

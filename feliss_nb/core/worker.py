@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from feliss_nb.core import commands as cmd
 from feliss_nb.core import messages as m
 from feliss_nb.core.ids import NOTEBOOK
 from feliss_nb.core.rank import Rank
@@ -72,7 +73,7 @@ class Worker:
     # ------------------------------------------------------------ the master's words
 
     def _rollback(self, message: m.Rollback) -> Commands:
-        commands: Commands = [m.Retire(rank) for rank in self.ranks]
+        commands: Commands = [cmd.Retire(rank) for rank in self.ranks]
         for old in self.ranks.values():
             old.retire()
         self.epoch, self.attempt = message.epoch, message.attempt
@@ -87,7 +88,7 @@ class Worker:
         for rank in mine:
             source = self.sources.get(rank)
             if self.checkpoint == 0 or (self.checkpoint, rank) in self.shards:
-                commands.append(m.Load(rank, self.checkpoint))
+                commands.append(cmd.Load(rank, self.checkpoint))
             elif source is None or source == self.engine:
                 commands += self.load_failed(rank, "the snapshot is not here")
             else:
@@ -97,13 +98,13 @@ class Worker:
     def _ask(self, rank: int, source: m.Engine) -> Commands:
         self.awaited.add(rank)
         self.asked[rank] = self.asked.get(rank, 0) + 1
-        return [m.ToEngine(source, m.Want(self.checkpoint, rank, self.engine))]
+        return [cmd.ToEngine(source, m.Want(self.checkpoint, rank, self.engine))]
 
     def _resume(self, message: m.Resume) -> Commands:
         commands: Commands = []
         for rank in self.ranks.values():
             rank.resume()
-            commands.append(m.Run(rank.rank))
+            commands.append(cmd.Run(rank.rank))
         return commands
 
     def _start_waiting(self, message: m.StartWaiting) -> Commands:
@@ -111,26 +112,26 @@ class Worker:
             return []
         for rank in self.ranks.values():
             rank.waits = False
-        return [m.Run(rank) for rank in self.ranks]
+        return [cmd.Run(rank) for rank in self.ranks]
 
     def _prepare(self, message: m.Prepare) -> Commands:
         commands: Commands = []
         for rank in self.ranks.values():
             rank.prepare(message.round, message.limits)
-            commands += [*self._tell_begun(rank), m.Run(rank.rank)]
+            commands += [*self._tell_begun(rank), cmd.Run(rank.rank)]
         return commands
 
     def _start_step(self, message: m.StartStep) -> Commands:
         for rank in self.ranks.values():
             rank.released[message.gang] = message.step
-        return [m.Run(rank) for rank in self.ranks]
+        return [cmd.Run(rank) for rank in self.ranks]
 
     def _tell_begun(self, rank: Rank) -> Commands:
         begun = rank.take_begun()
         return (
             []
             if begun is None
-            else [m.ToMaster(m.Begun(self.epoch, begun[0], rank.rank, begun[1]))]
+            else [cmd.ToMaster(m.Begun(self.epoch, begun[0], rank.rank, begun[1]))]
         )
 
     def _cut(self, message: m.Cut) -> Commands:
@@ -149,19 +150,19 @@ class Worker:
     def _commit(self, message: m.Commit) -> Commands:
         self.checkpoint = message.checkpoint
         self.shards = {shard for shard in self.shards if shard[0] >= message.checkpoint}
-        return [m.Drop(older=message.checkpoint), *self._free(m.Free(message.garbage))]
+        return [cmd.Drop(older=message.checkpoint), *self._free(m.Free(message.garbage))]
 
     def _abort(self, message: m.Abort) -> Commands:
         commands: Commands = []
         for rank in self.ranks.values():
             rank.abort(message.checkpoint)
-            commands += [m.Discard(rank.rank, message.checkpoint), m.Run(rank.rank)]
+            commands += [cmd.Discard(rank.rank, message.checkpoint), cmd.Run(rank.rank)]
         self.shards = {shard for shard in self.shards if shard[0] != message.checkpoint}
-        return [*commands, m.Drop(exactly=message.checkpoint), *self._catch_up()]
+        return [*commands, cmd.Drop(exactly=message.checkpoint), *self._catch_up()]
 
     def _inject(self, message: m.Inject) -> Commands:
         self.ranks[message.rank].deliver(NOTEBOOK, message.cut, message.continuation)
-        return [m.Run(message.rank)]
+        return [cmd.Run(message.rank)]
 
     def _forget(self, message: m.Forget) -> Commands:
         for rank in self.ranks.values():
@@ -169,15 +170,15 @@ class Worker:
             rank.forget(message.jobs)
         return [
             *(word for rank in self.ranks.values() for word in self._tell_begun(rank)),
-            *(m.JobOver(job) for job in message.jobs),
-            *(m.Run(rank) for rank in self.ranks),
+            *(cmd.JobOver(job) for job in message.jobs),
+            *(cmd.Run(rank) for rank in self.ranks),
         ]
 
     def _cancel(self, message: m.Cancel) -> Commands:
         commands: Commands = []
         for rank in self.ranks.values():
             rank.cancel(message.job, message.outputs)
-            commands += [m.StopJob(rank.rank, message.job), m.Run(rank.rank)]
+            commands += [cmd.StopJob(rank.rank, message.job), cmd.Run(rank.rank)]
             commands += self._tell_begun(rank)
         return commands
 
@@ -186,12 +187,12 @@ class Worker:
             return []
         for rank in self.ranks.values():
             rank.free(message.variables)
-        return [m.Delete(message.variables)]
+        return [cmd.Delete(message.variables)]
 
     def _replicate(self, message: m.Replicate) -> Commands:
         if (message.checkpoint, message.rank) not in self.shards:
             return []  # dropped since: a newer checkpoint stands
-        return [m.SendShard(message.target, message.checkpoint, message.rank)]
+        return [cmd.SendShard(message.target, message.checkpoint, message.rank)]
 
     # ------------------------------------------------------------ peers
 
@@ -203,14 +204,14 @@ class Worker:
         if epoch != self.epoch or target is None:
             return []
         target.deliver(source, cut, continuation)
-        return [m.Run(rank), *self.try_seal(target)]
+        return [cmd.Run(rank), *self.try_seal(target)]
 
     def want(self, message: m.Want) -> Commands:
         """Another engine asks for a snapshot."""
         if (message.checkpoint, message.rank) not in self.shards:
             absent = m.Absent(message.checkpoint, message.rank, self.engine)
-            return [m.ToEngine(message.engine, absent)]
-        return [m.SendShard(message.engine, message.checkpoint, message.rank)]
+            return [cmd.ToEngine(message.engine, absent)]
+        return [cmd.SendShard(message.engine, message.checkpoint, message.rank)]
 
     def absent(self, message: m.Absent) -> Commands:
         """A snapshot that was asked for does not come: the master may know another holder."""
@@ -235,14 +236,14 @@ class Worker:
         if rank.to_announce is None:
             return continuation, []
         (gang, step), rank.to_announce = rank.to_announce, None
-        return continuation, [m.ToMaster(m.StepReady(self.epoch, rank.rank, gang, step))]
+        return continuation, [cmd.ToMaster(m.StepReady(self.epoch, rank.rank, gang, step))]
 
     def cut_now(self, rank: Rank) -> Commands:
         """Cut a rank between two continuations."""
         checkpoint = rank.asked
         image = rank.make_cut()
         done = m.CutDone(self.epoch, checkpoint, rank.rank, dict(rank.sent_total))
-        return [m.Capture(rank.rank, checkpoint, image, self.capture), m.ToMaster(done)]
+        return [cmd.Capture(rank.rank, checkpoint, image, self.capture), cmd.ToMaster(done)]
 
     def captured(self, rank: Rank, checkpoint: int) -> Commands:
         """The capture of `checkpoint` is taken."""
@@ -256,25 +257,25 @@ class Worker:
         if rank.state == "retired" or rank.cut != checkpoint:
             return []
         failed = m.CaptureFailed(self.epoch, checkpoint, rank.rank, error)
-        return [m.ToMaster(failed)]
+        return [cmd.ToMaster(failed)]
 
     def capture_lost(self, rank: Rank, checkpoint: int, why: str) -> Commands:
         """What was captured did not arrive, and the rank has gone on."""
         if rank.state != "recording" or rank.cut != checkpoint:
             return []
-        return [m.ToMaster(m.CaptureLost(self.epoch, checkpoint, rank.rank, why))]
+        return [cmd.ToMaster(m.CaptureLost(self.epoch, checkpoint, rank.rank, why))]
 
     def try_seal(self, rank: Rank) -> Commands:
         """End the recording if nothing more can arrive."""
         if not rank.is_sealed():
             return []
         channel = rank.seal()
-        return [m.Seal(rank.rank, rank.cut, channel, self.holders.get(rank.rank, ()))]
+        return [cmd.Seal(rank.rank, rank.cut, channel, self.holders.get(rank.rank, ()))]
 
     def kept(self, saved: m.Saved) -> Commands:
         """The rank's own snapshot is in the store."""
         self.shards.add((saved.checkpoint, saved.rank))
-        return [m.ToMaster(saved)]
+        return [cmd.ToMaster(saved)]
 
     def is_awaited(self, checkpoint: int, rank: int) -> bool:
         """Whether a rank is to stand up from a snapshot that is on its way here."""
@@ -283,19 +284,19 @@ class Worker:
     def stored(self, checkpoint: int, rank: int) -> Commands:
         """A copy came in and is in the store."""
         if checkpoint < self.checkpoint:
-            return [m.Drop(older=self.checkpoint)]  # it came too late
+            return [cmd.Drop(older=self.checkpoint)]  # it came too late
         self.shards.add((checkpoint, rank))
-        commands: Commands = [m.ToMaster(m.Stored(checkpoint, rank))]
+        commands: Commands = [cmd.ToMaster(m.Stored(checkpoint, rank))]
         if checkpoint == self.checkpoint and rank in self.awaited:
             self.awaited.discard(rank)
-            commands.append(m.Load(rank, checkpoint))
+            commands.append(cmd.Load(rank, checkpoint))
         return commands
 
-    def lost(self, command: m.SendShard) -> Commands:
+    def lost(self, command: cmd.SendShard) -> Commands:
         """The snapshot to send is not in the store any more."""
         self.shards.discard((command.checkpoint, command.rank))
         absent = m.Absent(command.checkpoint, command.rank, self.engine)
-        return [m.ToMaster(absent), m.ToEngine(command.engine, absent)]
+        return [cmd.ToMaster(absent), cmd.ToEngine(command.engine, absent)]
 
     def loaded(
         self,
@@ -310,7 +311,7 @@ class Worker:
         rank.load(image, channel, ready, self.start_cut)
         rank.free(self.garbage)
         restored = m.Restored(self.epoch, self.attempt, rank.rank)
-        return [m.Delete(self.garbage), m.ToMaster(restored)]
+        return [cmd.Delete(self.garbage), cmd.ToMaster(restored)]
 
     def load_failed(self, rank: int, error: Any) -> Commands:
         """A rank's snapshot could not be read.
@@ -328,7 +329,7 @@ class Worker:
     def _cannot_load(self, rank: int, source: m.Engine, error: Any) -> Commands:
         self.shards.discard((self.checkpoint, rank))
         failed = m.RestoreFailed(self.epoch, self.attempt, rank, source, error)
-        return [m.ToMaster(failed)]
+        return [cmd.ToMaster(failed)]
 
     def reports(self) -> Commands:
         """Tell the master the counters of jobs that have nothing left here."""
@@ -338,7 +339,7 @@ class Worker:
                 continue
             jobs = rank.report()
             if jobs:
-                commands.append(m.ToMaster(m.Report(self.epoch, rank.rank, jobs)))
+                commands.append(cmd.ToMaster(m.Report(self.epoch, rank.rank, jobs)))
         return commands
 
     def check_invariants(self) -> None:

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 from feliss_nb.errors import LossError
 from feliss_nb.faults import KINDS as FAULT_KINDS
 from feliss_nb.faults import FaultPlan
@@ -124,7 +124,7 @@ def inject(sim: Simulation, kind: str, which: int) -> None:
     elif kind in ("capture", "keep", "send"):
         sim.fail_next(kind)
     elif kind == "checkpoint":
-        sim.ask(m.TakeCheckpoint)
+        sim.ask(ev.TakeCheckpoint)
     elif kind == "master":
         sim.replace_master(which // 2 if which % 2 else None)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from feliss_nb.core import commands as cmd
 from feliss_nb.core import messages as m
 from feliss_nb.core.ids import child_id
 from feliss_nb.core.rank import Rank
@@ -48,7 +49,7 @@ class Runner:
     partitions: dict[int, Any] = field(default_factory=dict)
     busy: bool = False
     stopped: bool = False
-    to_capture: m.Capture | None = None
+    to_capture: cmd.Capture | None = None
     waits: Callable[[], None] | None = None  # ends a step that other ranks have not begun
 
 
@@ -86,12 +87,14 @@ class SimulatedEngine:
 
         def act() -> None:
             if self.alive and simulation.now < self.still_until:
-                simulation.after(self.still_until - simulation.now, act)
+                simulation.clock.after(self.still_until - simulation.now, act)
             elif self.alive:
                 action(*args)
 
         delay = simulation.rng.random() * longest
-        simulation.after(delay * self.factor if simulation.now < self.slow_until else delay, act)
+        simulation.clock.after(
+            delay * self.factor if simulation.now < self.slow_until else delay, act
+        )
 
     def running(self) -> tuple[m.Running, ...]:
         """Return what runs here."""
@@ -107,12 +110,12 @@ class SimulatedEngine:
         for command in commands:
             _COMMANDS[type(command)](self, command)
 
-    def _to_master(self, command: m.ToMaster) -> None:
-        self.simulation.to_master(self.name, command.message)
+    def _to_master(self, command: cmd.ToMaster) -> None:
+        self.simulation.control.hear(self.name, command.message)
 
     # ------------------------------------------------------------ continuations
 
-    def _run(self, command: m.Run) -> None:
+    def _run(self, command: cmd.Run) -> None:
         if command.rank in self.runners:
             self._kick(self.runners[command.rank])
 
@@ -201,7 +204,7 @@ class SimulatedEngine:
                 handles = frozenset(refs(what[0]))
                 value = copy.deepcopy(what[0])
                 output = m.Output(rank.epoch, rank.cut, rank.rank, job, digest, value, handles)
-                self.simulation.to_master(self.name, output)
+                self.simulation.control.hear(self.name, output)
 
     def _send(self, rank: Rank, to: int, continuation: m.Continuation) -> None:
         cut = rank.send(continuation.job, to)
@@ -226,13 +229,13 @@ class SimulatedEngine:
             self._perform(runner, continuation, rest, first)
             if failure is not None:
                 error = m.Failed(rank.epoch, rank.cut, rank.rank, continuation.job, failure)
-                self.simulation.to_master(self.name, error)
+                self.simulation.control.hear(self.name, error)
         runner.busy = False
         if rank.state != "retired":
             self.execute(self.worker.finished(rank))
             self._kick(runner)
 
-    def _stop_job(self, command: m.StopJob) -> None:
+    def _stop_job(self, command: cmd.StopJob) -> None:
         runner = self.runners.get(command.rank)
         running = runner.machine.running if runner is not None else None
         if runner is not None and running is not None and running.job == command.job:
@@ -240,7 +243,7 @@ class SimulatedEngine:
             if runner.waits is not None:
                 runner.waits()
 
-    def _retire(self, command: m.Retire) -> None:
+    def _retire(self, command: cmd.Retire) -> None:
         runner = self.runners.pop(command.rank, None)
         if runner is not None:
             runner.stopped = True
@@ -261,7 +264,7 @@ class SimulatedEngine:
 
     # ------------------------------------------------------------ snapshots
 
-    def _capture(self, command: m.Capture) -> None:
+    def _capture(self, command: cmd.Capture) -> None:
         runner = self.runners[command.rank]
         runner.to_capture = command
         self.simulation.moment("capturing", command.rank)
@@ -283,12 +286,12 @@ class SimulatedEngine:
     def _captured(self, rank: Rank, checkpoint: int) -> None:
         self.execute(self.worker.captured(rank, checkpoint))
 
-    def _discard(self, command: m.Discard) -> None:
+    def _discard(self, command: cmd.Discard) -> None:
         self.captures.pop((command.checkpoint, command.rank), None)
         if command.rank in self.runners:
             self.runners[command.rank].to_capture = None
 
-    def _seal(self, command: m.Seal) -> None:
+    def _seal(self, command: cmd.Seal) -> None:
         key = command.checkpoint, command.rank
         shard = self.captures.pop(key)
         shard.channel = command.channel
@@ -310,7 +313,7 @@ class SimulatedEngine:
         saved = m.Saved(rank.epoch, *key, 1, 0.0, shard.handles(), variables)
         self.execute(self.worker.kept(saved))
 
-    def _load(self, command: m.Load) -> None:
+    def _load(self, command: cmd.Load) -> None:
         runner = self.runners[command.rank] = Runner(self.worker.ranks[command.rank], busy=True)
         self.later(self._load_now, runner, command.checkpoint)
 
@@ -334,17 +337,17 @@ class SimulatedEngine:
         ready = frozenset(shard.partitions)
         self.execute(self.worker.loaded(rank, shard.image, shard.channel, ready))
 
-    def _drop(self, command: m.Drop) -> None:
+    def _drop(self, command: cmd.Drop) -> None:
         for key in list(self.store):
             if key[0] < command.older or key[0] == command.exactly:
                 del self.store[key]
 
-    def _delete(self, command: m.Delete) -> None:
+    def _delete(self, command: cmd.Delete) -> None:
         for runner in self.runners.values():
             for variable in command.variables:
                 runner.partitions.pop(variable, None)
 
-    def _send_shard(self, command: m.SendShard) -> None:
+    def _send_shard(self, command: cmd.SendShard) -> None:
         key = command.checkpoint, command.rank
         if self.simulation.fails("send", self.name):
             self.store.pop(key, None)
@@ -353,26 +356,26 @@ class SimulatedEngine:
             return
         self.simulation.to_peer(self.name, command.engine, "shard", (*key, self.store[key]))
 
-    def _to_engine(self, command: m.ToEngine) -> None:
+    def _to_engine(self, command: cmd.ToEngine) -> None:
         kind = "want" if isinstance(command.message, m.Want) else "absent"
         self.simulation.to_peer(self.name, command.engine, kind, (command.message,))
 
-    def _job_over(self, command: m.JobOver) -> None:
+    def _job_over(self, command: cmd.JobOver) -> None:
         """Nothing is kept for a job."""
 
 
 _COMMANDS: dict[type, Any] = {
-    m.ToMaster: SimulatedEngine._to_master,
-    m.ToEngine: SimulatedEngine._to_engine,
-    m.Run: SimulatedEngine._run,
-    m.StopJob: SimulatedEngine._stop_job,
-    m.Retire: SimulatedEngine._retire,
-    m.Capture: SimulatedEngine._capture,
-    m.Discard: SimulatedEngine._discard,
-    m.Seal: SimulatedEngine._seal,
-    m.Load: SimulatedEngine._load,
-    m.Drop: SimulatedEngine._drop,
-    m.Delete: SimulatedEngine._delete,
-    m.SendShard: SimulatedEngine._send_shard,
-    m.JobOver: SimulatedEngine._job_over,
+    cmd.ToMaster: SimulatedEngine._to_master,
+    cmd.ToEngine: SimulatedEngine._to_engine,
+    cmd.Run: SimulatedEngine._run,
+    cmd.StopJob: SimulatedEngine._stop_job,
+    cmd.Retire: SimulatedEngine._retire,
+    cmd.Capture: SimulatedEngine._capture,
+    cmd.Discard: SimulatedEngine._discard,
+    cmd.Seal: SimulatedEngine._seal,
+    cmd.Load: SimulatedEngine._load,
+    cmd.Drop: SimulatedEngine._drop,
+    cmd.Delete: SimulatedEngine._delete,
+    cmd.SendShard: SimulatedEngine._send_shard,
+    cmd.JobOver: SimulatedEngine._job_over,
 }

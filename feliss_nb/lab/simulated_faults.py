@@ -106,7 +106,7 @@ class FaultyNetwork:
             if all(end is None or end.alive for end in ends):
                 simulation.suspect(suspect)
 
-        simulation.after(simulation.rng.random() * LATE * simulation.detection, notice)
+        simulation.clock.after(simulation.rng.random() * LATE * simulation.detection, notice)
 
 
 class SimulatedInjection:
@@ -162,7 +162,7 @@ class SimulatedInjection:
                     self._after(0.0, fault)
 
     def _after(self, time: float, fault: Fault) -> None:
-        self.simulation.after(time, lambda: self._fire(fault))
+        self.simulation.clock.after(time, lambda: self._fire(fault))
 
     def _fire(self, fault: Fault) -> None:
         simulation, master = self.simulation, self.simulation.master
@@ -195,7 +195,7 @@ class SimulatedInjection:
                 simulation.suspect(engine.name)
 
         if fault.seconds > BEATS:
-            simulation.after(BEATS * SECOND, miss)
+            simulation.clock.after(BEATS * SECOND, miss)
 
     def _hang(self, fault: Fault, engine: SimulatedEngine) -> None:
         until = self.simulation.now + fault.seconds * SECOND

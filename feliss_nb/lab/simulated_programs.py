@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 
 Work = tuple[str, tuple[Any, ...]]
 
@@ -231,7 +231,7 @@ class Notebook:
         for variable in [*self.totals]:
             yield from self.fetch(variable)
         for variable in (*self.totals, *self.kept):
-            self.tell(m.Release(variable))
+            self.tell(ev.Release(variable))
         self.outcome.append("end")
         for _ in range(3):  # what only garbage reaches goes one commit later
             yield from self.checkpoint()
@@ -249,7 +249,7 @@ class Notebook:
         handles = frozenset(v for _, work, _ in starts for v in refs(work[1])) - {*outputs}
         label = starts[0][1][0]
         rest = outputs, handles, internal, gang
-        return (yield lambda token: m.Submit(token, label, starts, *rest))
+        return (yield lambda token: ev.Submit(token, label, starts, *rest))
 
     def everywhere(self, name: str, *args: Any, needs: tuple[int, ...] = ()) -> list[Any]:
         """Return the starts that call a body on every rank."""
@@ -275,7 +275,7 @@ class Notebook:
         """Wait until every variable of sums is on every rank."""
         if self.making:
             jobs, self.making = tuple(self.making), []
-            yield lambda token: m.Wait(token, jobs)
+            yield lambda token: ev.Wait(token, jobs)
 
     def ring(self, index: int, rank: int, last: int) -> Asks:
         """Pass a token around."""
@@ -311,21 +311,21 @@ class Notebook:
         needs = (variable,)
         work = self.everywhere("gang_begins", Ref(variable), total, last, needs=needs)
         yield from self.submit(work, gang=True)
-        self.tell(m.Release(variable))
+        self.tell(ev.Release(variable))
 
     def cancel_gang(self, index: int, checkpoint: int) -> Asks:
         """Submit an endless gang, and cancel it."""
         variable = self.new()
         job = yield from self.submit(self.everywhere("make", Ref(variable), 0), (variable,))
-        yield lambda token: m.Wait(token, (job,))
+        yield lambda token: ev.Wait(token, (job,))
         work = self.everywhere("gang", Ref(variable), 0, 10**9, 0)
         job = yield from self.submit(work, gang=True)
         if checkpoint:
             yield from self.checkpoint()
-        self.tell(m.CancelJob(job))
-        yield lambda token: m.Wait(token, (job,))
+        self.tell(ev.CancelJob(job))
+        yield lambda token: ev.Wait(token, (job,))
         self.outcome.append(self.view[job][0])
-        self.tell(m.Release(variable))
+        self.tell(ev.Release(variable))
 
     def fill_and_read(self, index: int, hops: int) -> Asks:
         """Fill a new variable; read it without waiting; drop it at once."""
@@ -334,7 +334,7 @@ class Notebook:
         yield from self.submit(self.everywhere("fill", Ref(variable), hops), (variable,))
         work = self.everywhere("copy", Ref(variable), total, needs=(variable, total.variable))
         yield from self.submit(work, internal=bool(hops % 2))
-        self.tell(m.Release(variable))
+        self.tell(ev.Release(variable))
 
     def keep_and_follow(self, index: int, value: int) -> Asks:
         """Let a partition alone carry a handle, and follow it after a while."""
@@ -342,7 +342,7 @@ class Notebook:
         yield from self.submit(self.everywhere("make", Ref(inner), value), (inner,))
         work = self.everywhere("make", Ref(outer), Ref(inner))
         yield from self.submit(work, (outer,))
-        self.tell(m.Release(inner))
+        self.tell(ev.Release(inner))
         self.kept.append(outer)
         yield from self.wait()
         for _ in range(value % 3):
@@ -355,7 +355,7 @@ class Notebook:
         """Fetch a variable's partitions."""
         work = self.everywhere("give", Ref(variable), needs=(variable,))
         job = yield from self.submit(work, internal=True)
-        yield lambda token: m.Wait(token, (job,))
+        yield lambda token: ev.Wait(token, (job,))
         state, results = self.view[job]
         value = tuple(results[rank].body for rank in sorted(results))
         self.outcome.append((state, value))
@@ -371,13 +371,13 @@ class Notebook:
     def fail(self, depth: int) -> Asks:
         """Submit a job that fails."""
         job = yield from self.submit([(depth % self.size, ("boom", (depth,)), ())])
-        yield lambda token: m.Wait(token, (job,))
+        yield lambda token: ev.Wait(token, (job,))
         self.outcome.append(self.view[job][0])
 
     def poison(self, rank: int) -> Asks:
         """Submit a job that kills every engine on which it runs."""
         job = yield from self.submit([(rank % self.size, ("poison", ()), ())])
-        yield lambda token: m.Wait(token, (job,))
+        yield lambda token: ev.Wait(token, (job,))
         self.outcome.append(self.view[job][0])
 
     def cancel(self, checkpoint: int) -> Asks:
@@ -385,19 +385,19 @@ class Notebook:
         job = yield from self.submit([(0, ("endless", (0,)), ())])
         if checkpoint:
             yield from self.checkpoint()
-        self.tell(m.CancelJob(job))
-        yield lambda token: m.Wait(token, (job,))
+        self.tell(ev.CancelJob(job))
+        yield lambda token: ev.Wait(token, (job,))
         self.outcome.append(self.view[job][0])
 
     def wait(self) -> Asks:
         """Wait until nothing is left of any job."""
-        yield lambda token: m.Wait(token, None)
+        yield lambda token: ev.Wait(token, None)
 
     def checkpoint(self) -> Asks:
         """Take a checkpoint, and wait for it; try again where a capture fails."""
         while True:
             try:
-                yield m.TakeCheckpoint
+                yield ev.TakeCheckpoint
             except Failure:
                 continue
             return
@@ -405,5 +405,5 @@ class Notebook:
     def lies(self, same: int, noise: Callable[[], int]) -> Asks:
         """Fetch something that comes out different in a replay."""
         job = yield from self.submit([(0, ("lie", (same, noise)), ())])
-        yield lambda token: m.Wait(token, (job,))
+        yield lambda token: ev.Wait(token, (job,))
         self.outcome.append(self.view[job][0])

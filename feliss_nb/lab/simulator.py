@@ -21,44 +21,29 @@ record.
 
 from __future__ import annotations
 
-import copy
-import heapq
 import random
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import Any
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.core.image import MasterImage
 from feliss_nb.core.master import Master
 from feliss_nb.core.placement import spread
-from feliss_nb.core.seat import Seat
 from feliss_nb.errors import FelissError, InternalError
 from feliss_nb.faults import FaultPlan
 from feliss_nb.lab import simulator_checks as checks
 from feliss_nb.lab.simulated_engine import Runner, Shard, SimulatedEngine
 from feliss_nb.lab.simulated_faults import FaultyNetwork, SimulatedInjection
+from feliss_nb.lab.simulated_master import MASTER, NOTEBOOK, SimulatedMaster
+from feliss_nb.lab.simulated_network import Clock, Links, Parcel, lose
 from feliss_nb.lab.simulated_programs import Asks, Failure, Notebook
-
-MASTER, NOTEBOOK = "master", "notebook"
 
 
 class Hang(InternalError):
     """Nothing is left to happen, or nothing but idling, and somebody waits for an answer."""
-
-
-@dataclass(slots=True)
-class Parcel:
-    """Something under way on a link."""
-
-    act: Callable[[], None]
-    kind: str
-    content: Any
-    lost: bool = False
-    term: int = 0
 
 
 @dataclass(slots=True)
@@ -114,16 +99,11 @@ class Simulation:
         self.size, self.delay, self.detection = workers, delay, detection
         self.replacements = replacements
         self.checkpoint_every, self.check_every = checkpoint_every, check_every
-        self.now, self.events = 0.0, 0
-        self.seat = Seat(Master(copies=copies, replace=replace))
-        self.term = 0  # counts the masters
-        self.connected: dict[str, int] = {}  # an engine -> the term of its master
-        self._record: list[tuple[Any, ...]] | None = [] if record else None
-        self._image = copy.deepcopy(self.seat)  # what the record begins with
-        self._most: int | None = None  # commands until the master dies in the middle of them
+        self.clock = Clock()
         self.engines: dict[str, SimulatedEngine] = {}
-        self.links: dict[tuple[str, str, str], deque[Parcel]] = {}
         self.network = FaultyNetwork(self)
+        self.links = Links(self.clock, self.rng, delay, self.network, self.engines)
+        self.control = SimulatedMaster(self, Master(copies=copies, replace=replace), record)
         self.injections: list[SimulatedInjection] = []
         self.spoilt: set[tuple[str, int, int]] = set()  # snapshots that a fault has taken away
         self.log: list[tuple[float, str, Any]] = []
@@ -138,19 +118,16 @@ class Simulation:
         self.corrupted = False
         self.gangs: dict[tuple[int, tuple[int, int]], list[Runner]] = {}  # who has begun a step
         self.commits: list[Callable[[list[Any]], None]] = []
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()
         self._names = count()
         self._tokens = count()
-        self._arrivals: dict[tuple[str, str, str], float] = {}
         self._series = 0 if origin is None else 1000  # variables of another session keep theirs
         started = tuple(self._new_engine() for _ in range(workers + spares))
         if origin is None:
-            self.tell(m.Start(started, workers))
+            self.tell(ev.Start(started, workers))
         else:
             self._stand_up(started, workers, *origin)
         if checkpoint_every is not None:
-            self.after(checkpoint_every, self._tick)
+            self.clock.after(checkpoint_every, self._tick)
 
     def _stand_up(
         self, engines: tuple[str, ...], workers: int, image: MasterImage, shards: list[Shard]
@@ -161,17 +138,27 @@ class Simulation:
             engine, key = self.engines[name], (image.committed.id, rank)
             engine.store[key] = shards[rank]
             engine.execute(engine.worker.stored(*key))
-        self.tell(m.StartFrom(engines, image, routes, frozenset(image.variables.held)))
+        self.tell(ev.StartFrom(engines, image, routes, frozenset(image.variables.held)))
 
     @property
     def is_recorded(self) -> bool:
         """Whether another master can go on where this one ends."""
-        return self._record is not None
+        return self.control.is_recorded
 
     @property
     def master(self) -> Master:
         """The machine of the master that lives."""
-        return self.seat.master
+        return self.control.seat.master
+
+    @property
+    def now(self) -> float:
+        """The time."""
+        return self.clock.now
+
+    @property
+    def events(self) -> int:
+        """How many things have happened."""
+        return self.clock.events
 
     # ------------------------------------------------------------ the notebook
 
@@ -198,16 +185,8 @@ class Simulation:
 
     def tell(self, event: Any) -> None:
         """Give the master an event of the notebook, in order."""
-        act = self._with_master(event)
-        self._send("control", NOTEBOOK, MASTER, Parcel(act, "event", event))
-
-    def _with_master(self, event: Any) -> Callable[[], None]:
-        def act() -> None:
-            if self._record is not None:
-                self._record.append(("event", copy.deepcopy(event)))
-            self.execute(self.seat.handle(event))
-
-        return act
+        parcel = Parcel(self.control.given(event), "event", event)
+        self.links.send("control", NOTEBOOK, MASTER, parcel)
 
     def _go_on(self, asker: Asks, value: Any, error: Exception | None) -> None:
         if asker not in self.askers:
@@ -226,8 +205,8 @@ class Simulation:
 
     def _tick(self) -> None:
         if self.askers and self.checkpoint_every is not None:
-            self.ask(m.TakeCheckpoint)
-            self.after(self.checkpoint_every, self._tick)
+            self.ask(ev.TakeCheckpoint)
+            self.clock.after(self.checkpoint_every, self._tick)
 
     def begun(self, epoch: int, step: tuple[int, int], runner: Runner) -> None:
         """Note that a rank has begun a step of a gang; the last one lets it end on all."""
@@ -249,14 +228,13 @@ class Simulation:
         if not victim.alive:
             return
         victim.alive = False
-        self.log.append((self.now, "killed", engine))
-        for (_, source, _), parcels in self.links.items():
+        self.note("killed", engine)
+        for (_, source, _), parcels in self.links.under_way.items():
             if source == engine:
-                for parcel in list(parcels)[self.rng.randint(0, len(parcels)) :]:
-                    parcel.lost = True
+                lose(parcels, self.rng.randint(0, len(parcels)))
         running = () if known else victim.running()
-        lost = m.EngineLost(engine, "its process ended", running)
-        self.after(self.rng.random() * self.detection, self._with_master(lost))
+        lost = ev.EngineLost(engine, "its process ended", running)
+        self.clock.after(self.rng.random() * self.detection, self.control.given(lost))
 
     def inject(self, plan: FaultPlan) -> SimulatedInjection:
         """Carry out a fault plan, as a session does; a second of it is `simulated_faults.SECOND`.
@@ -277,7 +255,7 @@ class Simulation:
 
     def suspect(self, engine: str) -> None:
         """Let an engine miss its beats; it goes on until it is fenced."""
-        self._with_master(m.EngineSuspect(engine, "it misses its beats"))()
+        self.control.given(ev.EngineSuspect(engine, "it misses its beats"))()
 
     def replace_master(self, most: int | None = None) -> None:
         """Let the master die, and another go on from its record.
@@ -287,63 +265,24 @@ class Simulation:
         most : int, optional
             It dies when it has done so many of the commands that its next event leads to.
         """
-        if self._record is None:
-            raise InternalError("nothing was recorded")
-        if most is None:
-            self._replace_master()
-        else:
-            self._most = most
+        self.control.replace(most)
 
-    def _replace_master(self) -> None:
-        self.log.append((self.now, "another master", self.term + 1))
-        for (plane, source, target), parcels in self.links.items():
-            if plane != "control" or source == NOTEBOOK:
-                continue
-            gone = 0 if target == MASTER else self.rng.randint(0, len(parcels))
-            for parcel in list(parcels)[gone:]:
-                parcel.lost = True
-        before, self.seat = self.seat, copy.deepcopy(self._image)
-        self.term += 1
-        commands: list[Any] = []
-        for kind, *what in copy.deepcopy(self._record or []):
-            commands += self.seat.handle(*what) if kind == "event" else self.seat.hear(*what)
-        checks.check_replay(before, self.seat)
-        if self.rng.random() < 0.5:  # the record begins anew now and then
-            self._image, self._record = copy.deepcopy(self.seat), []
+    def catch_up(self, commands: list[Any]) -> None:
+        """Do what another master, that has replayed the record, finds undone."""
         for command in commands:
-            if isinstance(command, m.Answer) and command.token not in self.answered:
+            if isinstance(command, cmd.Answer) and command.token not in self.answered:
                 self._answer(command)
-            elif isinstance(command, m.Compare):
+            elif isinstance(command, cmd.Compare):
                 self._compare(command)
         for job in self.master.jobs:
-            self._job_changed(m.JobChanged(job))
+            self._job_changed(cmd.JobChanged(job))
         for engine in self.master.fleet.suspects:
-            self._fence(m.Fence(engine))
-        for name in self.engines:
-            self.after(self.rng.random() * self.delay, partial(self._meet, name))
-
-    def _meet(self, name: str) -> None:
-        """Let an engine meet the master of now: each tells what it has heard."""
-        engine = self.engines[name]
-        if not engine.alive or self.connected[name] == self.term:
-            return
-        for key in (("control", name, MASTER), ("control", MASTER, name)):
-            for parcel in self.links.get(key, ()):
-                if parcel.term < self.term:
-                    parcel.lost = True
-        self.connected[name] = self.term
-        if name in self.master.gone:
-            return
-        mine = self.seat.link(name)
-        for number, message in mine.again(engine.link.heard):
-            self._to_engine(m.Send(name, number, message))
-        for number, message in engine.link.again(mine.heard):
-            self._post(name, number, message)
+            self._fence(cmd.Fence(engine))
 
     def join(self) -> str:
         """Let a new engine join; return its name."""
         engine = self._new_engine()
-        self.tell(m.EngineJoined(engine))
+        self.tell(ev.EngineJoined(engine))
         return engine
 
     def fail_next(self, kind: str, times: int = 1) -> None:
@@ -359,7 +298,7 @@ class Simulation:
         if left:
             self.to_fail[kind] = left - 1
             self.corrupted |= kind in ("load", "send")
-            self.log.append((self.now, f"{kind} fails", engine))
+            self.note(f"{kind} fails", engine)
         return left > 0
 
     def host(self, rank: int) -> str:
@@ -373,35 +312,10 @@ class Simulation:
     def _new_engine(self) -> str:
         name = f"e{next(self._names)}"
         self.engines[name] = SimulatedEngine(name, self)
-        self.connected[name] = self.term
+        self.control.knows(name)
         return name
 
-    # ------------------------------------------------------------ network and clock
-
-    def after(self, delay: float, act: Callable[[], None]) -> None:
-        """Do something later."""
-        self._at(self.now + delay, act)
-
-    def _at(self, time: float, act: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (time, next(self._order), act))
-
-    def to_master(self, source: str, message: Any) -> None:
-        """Send a worker's message to the master."""
-        number = self.engines[source].link.keep(message)
-        if self.connected[source] == self.term:
-            self._post(source, number, message)
-
-    def _post(self, source: str, number: int, message: Any) -> None:
-        heard = self.engines[source].link.heard
-
-        def act() -> None:
-            if self.seat.is_new(source, number):
-                self.seat.link(source).acknowledged(heard)
-                if self._record is not None:
-                    self._record.append(("message", source, copy.deepcopy(message), number))
-                self.execute(self.seat.hear(source, message, number))
-
-        self._send("control", source, MASTER, Parcel(act, "message", message, term=self.term))
+    # ------------------------------------------------------------ its course
 
     def to_peer(self, source: str, target: str, kind: str, content: tuple[Any, ...]) -> None:
         """Send something from engine to engine."""
@@ -410,36 +324,12 @@ class Simulation:
             if self.engines[target].alive:
                 self.engines[target].peer(kind, content)
 
-        self._send("data", source, target, Parcel(act, kind, content))
-
-    def _send(self, plane: str, source: str, target: str, parcel: Parcel) -> None:
-        key = (plane, source, target)
-        link = self.links.setdefault(key, deque())
-        link.append(parcel)
-        delay = self.rng.random() ** 3 * self.delay  # mostly short, now and then long
-        delay += self.network.delay(source, target)
-        parcel.lost = not self.network.passes(source, target)
-        at = max(self.now + delay, self._arrivals.get(key, 0.0))
-        self._arrivals[key] = at
-
-        def arrive() -> None:
-            engine = self.engines.get(target)
-            if engine is not None and engine.alive and self.now < engine.still_until:
-                self._at(engine.still_until, arrive)  # it waits there, with what comes behind it
-                return
-            first = link.popleft()
-            if not first.lost:
-                first.act()
-
-        self._at(at, arrive)
+        self.links.send("data", source, target, Parcel(act, kind, content))
 
     def step(self) -> bool:
         """Let the next event happen; return False when there is none."""
-        if not self._heap:
+        if not self.clock.step():
             return False
-        self.now, _, act = heapq.heappop(self._heap)
-        self.events += 1
-        act()
         if self.check_every and self.events % self.check_every == 0:
             self.check_invariants()
         return True
@@ -479,56 +369,40 @@ class Simulation:
 
     # ------------------------------------------------------------ the master's commands
 
-    def execute(self, commands: list[Any]) -> None:
+    def execute(self, command: Any) -> None:
         """Do what the master says."""
-        if self._most is not None:  # it dies before it has done all of this
-            commands, undone = commands[: self._most], commands[self._most :]
-            self._most = None
-            for command in commands:
-                _COMMANDS[type(command)](self, command)
-            self._replace_master()
-            for command in undone:  # the next one sees which engines have not come
-                if isinstance(command, m.Replace):
-                    self._replace(command)
-            return
-        for command in commands:
-            _COMMANDS[type(command)](self, command)
+        _COMMANDS[type(command)](self, command)
 
-    def _to_engine(self, command: m.Send) -> None:
-        engine, number, message = self.engines[command.engine], command.number, command.message
-        if self.connected[engine.name] != self.term:
-            return  # it is sent when they have met
-        heard = self.seat.link(engine.name).heard
+    def note(self, kind: str, data: Any) -> None:
+        """Write a line of the event log."""
+        self.log.append((self.now, kind, data))
 
-        def act() -> None:
-            if engine.alive and engine.link.is_new(number):
-                engine.link.heard = number
-                engine.link.acknowledged(heard)
-                engine.hear(message)
+    def _to_engine(self, command: cmd.Send) -> None:
+        self.control.send(command)
 
-        self._send("control", MASTER, engine.name, Parcel(act, "order", message, term=self.term))
-
-    def _answer(self, command: m.Answer) -> None:
+    def _answer(self, command: cmd.Answer) -> None:
         token = command.token
         if token in self.answered:
             raise InternalError(f"token {token} was answered twice")
         self.answered.add(token)
         question = self.open.pop(token)
-        if isinstance(question.event, m.Wait) and command.error is None:
+        if isinstance(question.event, ev.Wait) and command.error is None:
             checks.check_wait(self, question.event)
         asker = question.asker
         if asker is not None:
             error = command.error
             if isinstance(error, str):
                 error = Failure(error)
-            self.after(self.rng.random() * 0.2, lambda: self._go_on(asker, command.value, error))
+            self.clock.after(
+                self.rng.random() * 0.2, lambda: self._go_on(asker, command.value, error)
+            )
 
-    def _job_changed(self, command: m.JobChanged) -> None:
+    def _job_changed(self, command: cmd.JobChanged) -> None:
         job = self.master.jobs[command.job]
         self.view[job.id] = job.state, dict(job.results)
 
-    def _note(self, command: m.Log) -> None:
-        self.log.append((self.now, command.kind, command.data))
+    def _log(self, command: cmd.Log) -> None:
+        self.note(command.kind, command.data)
         if command.kind == "committed":
             self.moment("committing")
             shards = checks.check_commit(self)
@@ -539,19 +413,19 @@ class Simulation:
         elif command.kind == "failed":
             checks.check_loss(self)
 
-    def _fence(self, command: m.Fence) -> None:
-        self.after(self.rng.random() * self.detection, lambda: self.kill(command.engine))
+    def _fence(self, command: cmd.Fence) -> None:
+        self.clock.after(self.rng.random() * self.detection, lambda: self.kill(command.engine))
 
-    def _replace(self, command: m.Replace) -> None:
+    def _replace(self, command: cmd.Replace) -> None:
         if self.replacements:
             self.replacements -= 1
-            self.after(2 + self.rng.random() * 20, lambda: void(self.join()))
+            self.clock.after(2 + self.rng.random() * 20, lambda: void(self.join()))
         else:
-            self.after(self.rng.random(), self._with_master(m.NotReplaced()))
+            self.clock.after(self.rng.random(), self.control.given(ev.NotReplaced()))
 
-    def _compare(self, command: m.Compare) -> None:
+    def _compare(self, command: cmd.Compare) -> None:
         same = command.old == command.new
-        self.tell(m.Compared(command.job, command.rank, same))
+        self.tell(ev.Compared(command.job, command.rank, same))
 
 
 def void(value: Any) -> None:
@@ -559,11 +433,11 @@ def void(value: Any) -> None:
 
 
 _COMMANDS: dict[type, Any] = {
-    m.Send: Simulation._to_engine,
-    m.Answer: Simulation._answer,
-    m.JobChanged: Simulation._job_changed,
-    m.Log: Simulation._note,
-    m.Fence: Simulation._fence,
-    m.Replace: Simulation._replace,
-    m.Compare: Simulation._compare,
+    cmd.Send: Simulation._to_engine,
+    cmd.Answer: Simulation._answer,
+    cmd.JobChanged: Simulation._job_changed,
+    cmd.Log: Simulation._log,
+    cmd.Fence: Simulation._fence,
+    cmd.Replace: Simulation._replace,
+    cmd.Compare: Simulation._compare,
 }

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.core.seat import Seat
@@ -30,7 +31,7 @@ def ranks(sim: Simulation) -> dict[int, Rank]:
 
 def under_way(sim: Simulation) -> Iterator[tuple[int, int, m.Continuation]]:
     """Yield (source, target, continuation) of the messages of the live epoch between ranks."""
-    for (plane, _, _), parcels in sim.links.items():
+    for (plane, _, _), parcels in sim.links.under_way.items():
         for parcel in parcels if plane == "data" else ():
             if parcel.kind == "continuation" and not parcel.lost:
                 epoch, target, source, _, continuation = parcel.content
@@ -41,7 +42,7 @@ def under_way(sim: Simulation) -> Iterator[tuple[int, int, m.Continuation]]:
 def injected(sim: Simulation) -> Iterator[m.Continuation]:
     """Yield the starts that are under way to their rank, in the live epoch."""
     for engine in sim.master.engines:
-        way = sim.links.get(("control", "master", engine), ())
+        way = sim.links.under_way.get(("control", "master", engine), ())
         orders = [parcel.content for parcel in way if not parcel.lost]
         for at, order in enumerate(orders):
             stale = any(isinstance(later, m.Rollback) for later in orders[at:])
@@ -113,7 +114,7 @@ def _check_counters(sim: Simulation) -> None:
                 )
 
 
-def check_wait(sim: Simulation, wait: m.Wait) -> None:
+def check_wait(sim: Simulation, wait: ev.Wait) -> None:
     """Check, when a wait is answered, that nothing it waited for is alive anywhere.
 
     An explicit wait for a job that failed or was cancelled is over with the job's outcome.
@@ -224,7 +225,7 @@ def check_loss(sim: Simulation) -> None:
             message.rank
             for name in keepers
             for number, message in sim.engines[name].link.kept
-            if isinstance(message, m.Stored) and number > sim.seat.link(name).heard
+            if isinstance(message, m.Stored) and number > sim.control.seat.link(name).heard
         ]
         if not keepers or (rank in told and not master.committed.shards.get(rank)):
             return

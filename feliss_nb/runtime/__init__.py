@@ -4,13 +4,15 @@
 process; ``session`` and ``variable`` are what a user holds, ``here`` what a continuation sees.
 """
 
+from feliss_nb.runtime.claims import begin, give_back, take
 from feliss_nb.runtime.cluster import OwnCluster, check_client
 from feliss_nb.runtime.events import Event, EventLog
 from feliss_nb.runtime.here import Call, Here, continuation, here, needs_of
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.mpiexec import check_kind
 from feliss_nb.runtime.pacing import Every
-from feliss_nb.runtime.record import Record, begin, give_back, read, take
+from feliss_nb.runtime.record import Record
+from feliss_nb.runtime.replaying import read
 from feliss_nb.runtime.restoring import Place, claim_new, claim_origin, list_place
 from feliss_nb.runtime.session import BaseSession, live_sessions
 from feliss_nb.runtime.sessions import any_engine, clear, list_sessions

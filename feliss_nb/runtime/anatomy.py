@@ -124,7 +124,7 @@ def _opened(
     try:
         for digest in work.digests:
             if not space.has(digest):
-                blob = engine.blob(digest)
+                blob = engine.functions.get(digest)
                 space.load(digest, blob.data, blob.buffers)
         value: Any = unpack(work.data, work.buffers, space)
         if work.root is None:

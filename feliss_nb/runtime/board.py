@@ -28,6 +28,23 @@ def path_of(directory: Path, engine: str) -> Path:
     return directory / f"board-{engine}"
 
 
+def remove_files(directory: Path, engine: str) -> None:
+    """Remove what a dead machine would have taken with it: an engine's board, its socket."""
+    path_of(directory, engine).unlink(missing_ok=True)
+    (directory / f"data-{engine}").unlink(missing_ok=True)
+
+
+def left_running(directory: Path, engine: str) -> tuple[Running, ...]:
+    """Return what ran on an engine when it ended, whether a master was there or not."""
+    try:
+        board = BoardView(path_of(directory, engine))
+    except OSError:
+        return ()
+    running = tuple(one for one, _ in board.running())
+    board.close()
+    return running
+
+
 class Slot:
     """Where a rank notes what it runs. The engine's lock is held, but for `record` and `pause`.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import commands as cmd
 from feliss_nb.errors import UnpicklableError
 from feliss_nb.runtime.failure import describe
 from feliss_nb.runtime.here import StopContinuation
@@ -101,7 +101,7 @@ class Capturing:
 
     def take(
         self,
-        wanted: m.Capture,
+        wanted: cmd.Capture,
         content: object,
         rename: Rename,
         variables: frozenset[int],

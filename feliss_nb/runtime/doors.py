@@ -212,6 +212,10 @@ class Doors:
                 return False
             return True
 
+    def names(self, prefix: str) -> list[str]:
+        """Return the names of sockets that begin so, in the order of the alphabet."""
+        return sorted(name for name in os.listdir(self._directory) if name.startswith(prefix))
+
     def _key_file(self, key: bytes) -> Path:
         return self._directory / f"key-{key.hex()}"
 

@@ -6,20 +6,14 @@ wait and never the machine.
 
 from __future__ import annotations
 
-import math
-import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-import zmq
-
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.seat import Seat
 from feliss_nb.errors import (
@@ -30,22 +24,24 @@ from feliss_nb.errors import (
     StoreError,
     UsageError,
 )
-from feliss_nb.runtime import terms, wire
-from feliss_nb.runtime.blobs import Blobs
-from feliss_nb.runtime.board import BoardView, path_of
-from feliss_nb.runtime.cluster import Engines, search_path
+from feliss_nb.runtime import outliving, terms, wire
+from feliss_nb.runtime.blame import Blame
+from feliss_nb.runtime.board import remove_files
+from feliss_nb.runtime.cluster import Engines
 from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
-from feliss_nb.runtime.doors import Doors
 from feliss_nb.runtime.events import EventLog
+from feliss_nb.runtime.exchange import Exchange
 from feliss_nb.runtime.failure import Failure, describe
 from feliss_nb.runtime.injecting import Injector
+from feliss_nb.runtime.installing import Installer
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.keeping import Keeper
 from feliss_nb.runtime.linking import Linking
-from feliss_nb.runtime.links import Links
-from feliss_nb.runtime.owner import Process
+from feliss_nb.runtime.liveness import Liveness
 from feliss_nb.runtime.pacing import Pace
-from feliss_nb.runtime.record import Found, Record
+from feliss_nb.runtime.progress import Progress
+from feliss_nb.runtime.record import Record
+from feliss_nb.runtime.telling import Telling
 from feliss_nb.state.canonical import canonical_digest
 from feliss_nb.state.snapshot import from_frames, restore
 from feliss_nb.store.memory import total
@@ -55,22 +51,7 @@ from feliss_nb.store.memory import total
 KEPT_BYTES = 256 << 20
 
 LOOK = 0.1  # seconds between looks at the hub's list of engines and the clock of checkpoints
-INSTALL_AGAIN = 5.0  # seconds until a worker that does not answer is asked for again, then twice
-HELLO_PATIENCE = 120.0  # for the worker of a replacement
 LOOK_CLOSELY = 0.01  # while ranks may wait for the decision what carries their messages
-
-
-@dataclass(slots=True)
-class EngineInfo:
-    """What the driver knows of an engine."""
-
-    id: int
-    pid: int
-    process: Process
-    started: float
-    alive: bool = True
-    board: BoardView | None = None
-    heard: float = 0.0  # when it has last said something, by time.monotonic
 
 
 class Driver:
@@ -102,46 +83,29 @@ class Driver:
         self.master = seat.master
         self.record = record
         self.since = time.time()  # of the session's start
-        self.engines: dict[str, EngineInfo] = {}
         self.jobs: dict[int, Job] = {}
-        self.pools: dict[int, int] = {}
-        self._busy: set[int] = set()  # ranks whose pools were not empty when they last told
-        self.blobs = Blobs()
+        self.progress = Progress(events)
         self.pace = Pace()
         self.keeper: Keeper | None = None
-        self.timeout: float | None = None  # of continuations whose job has none of its own
-        self._overdue: dict[str, tuple[m.Running, ...]] = {}  # engine -> what ran for too long
-        self.links = Links()
+        self.blame = Blame(cluster.directory)
         self.injector = Injector(self)
-        self._known: set[str] = set()  # engines whose loss has a cause outside the work
         self.kept_bytes = 0
         self.on_print: Callable[[wire.Printed], None] = lambda printed: None
         self.on_trouble: Callable[[str], None] = lambda text: None
         self.explain_deadlock: Explain = explain
         self._deadlocks: Deadlocks | None = None
-        self._met: set[str] = set()  # the engines that have said hello
-        self._meeting: Future[None] | None = None  # all that live have, behind another master
-        self._told: dict[str, int] = {}  # how many of its messages each knows to be heard
+        self.meeting: Future[None] | None = None  # all that live have, behind another master
         self._rollback: m.Rollback | None = None  # that the engines are being told of
-        self.linking = Linking(self._send, lambda carrier: events.add("carrier", carrier=carrier))
-        self._install = install
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.set_hwm(0)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        term = terms.FIRST if record is None else record.term
-        self.doors = Doors(self._context, cluster.directory)
-        self.doors.bind(self._socket, terms.name(term))
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._wake, zmq.POLLIN)
-        self._expected: dict[str, Future[None]] = {}
-        self._kept_out: dict[str, tuple[int, int]] = {}  # by engine: see `Doors`
+        self.installer = Installer(cluster, install)
+        self._exchange = Exchange(cluster.directory, terms.FIRST if record is None else record.term)
+        self.liveness = Liveness(cluster, self._exchange)
+        self.telling = Telling(self._exchange, seat)
+        self.blobs = self.telling.blobs
+        self.linking = Linking(
+            self._exchange.send, lambda carrier: events.add("carrier", carrier=carrier)
+        )
+        self._kept_out: dict[str, tuple[int, int]] = {}  # by engine: see `Exchange.kept_out`
         self._strangers: tuple[int, ...] = (0, 0)
-        self._names: dict[int, str] = {}  # what the notebook calls its variables
-        self._pending_installs: list[Any] = []
         self._looked = time.monotonic()
         self._last_trouble = ""
         self._stopping = False
@@ -158,11 +122,11 @@ class Driver:
         """Give the master an event at once. On the master's thread."""
         if self.record is not None:
             self.record.event(event)
-        self._execute(self.seat.handle(event))
+        self.execute(self.seat.handle(event))
 
     def submit(
         self,
-        event: m.Submit,
+        event: ev.Submit,
         blobs: Iterable[wire.Blob],
         names: dict[str, tuple[int, bool]],
         unnamed: dict[int, bool],
@@ -184,11 +148,11 @@ class Driver:
             self.blobs.add(blob)
         if self.keeper is not None:
             self.keeper.names.update(names)
-        self._execute(self.seat.handle(event))
+        self.execute(self.seat.handle(event))
 
     def release(self, variable: int) -> None:
         """The notebook has dropped a variable's handle. On the master's thread."""
-        self.handle(m.Release(variable))
+        self.handle(ev.Release(variable))
         self.note(("unnamed", variable), None)
 
     def forget_name(self, name: str) -> None:
@@ -205,62 +169,7 @@ class Driver:
 
     def run_soon(self, action: Callable[[], None]) -> None:
         """Run an action on the master's thread."""
-        self._inbox.put(action)
-        os.eventfd_write(self._wake, 1)
-
-    def expect(self, engine: int) -> Future[None]:
-        """Install the worker on an engine; the future is done when it says hello."""
-        done: Future[None] = Future()
-
-        def install() -> None:
-            self._expected[str(engine)] = done
-
-        self.run_soon(install)
-        self._send_install(engine)
-        return done
-
-    def _send_install(self, engine: int) -> None:
-        self._pending_installs.append(self.cluster.execute(engine, self._install(str(engine))))
-
-    def await_hello(
-        self, engine: int, hello: Future[None], deadline: float, on_wait: Callable[[str], None]
-    ) -> None:
-        """Wait until the worker on an engine has said hello.
-
-        It is asked for again at times: what is sent to an engine that has just been registered may
-        be lost, where its connection to the controller is not there yet.
-
-        Raises
-        ------
-        FelissError
-            If the deadline (of ``time.monotonic``) is over, or the worker cannot be started.
-        """
-        patience = INSTALL_AGAIN
-        again = time.monotonic() + patience
-        while True:
-            try:
-                hello.result(0.05)
-                return
-            except FutureTimeout:
-                on_wait("the workers on the engines")
-            self.install_errors()
-            now = time.monotonic()
-            if now > deadline or self._stopping:
-                raise FelissError(
-                    f"the worker on engine {engine} did not come up in time: give start() a longer "
-                    "timeout= on a slow machine"
-                ) from None
-            if now > again:
-                patience *= 2
-                again = now + patience
-                self._send_install(engine)
-
-    def install_errors(self) -> None:
-        """Raise the error of an engine on which the worker could not be started."""
-        for result in list(self._pending_installs):
-            if result.ready():
-                self._pending_installs.remove(result)
-                result.get(timeout=1)
+        self._exchange.run_soon(action)
 
     def is_alive(self) -> bool:
         """Whether the master's thread runs."""
@@ -271,9 +180,9 @@ class Driver:
         if self.record is not None:
             self.record.check()
         name = self.master.routes[rank] if rank is not None else str(engine)
-        info = self.engines.get(name)
+        info = self.liveness.engines.get(name)
         if info is None:
-            known = ", ".join(e for e, i in self.engines.items() if i.alive)
+            known = ", ".join(self.liveness.living)
             done.set_exception(UsageError(f"there is no engine {engine} (alive: {known})"))
         elif not info.alive:
             done.set_exception(UsageError(f"engine {name} is dead already"))
@@ -281,7 +190,7 @@ class Driver:
             done.set_exception(self.master.error)
         else:
             self.events.add("kill", engine=name, rank=rank)
-            self.harmed(name)
+            self.blame.harmed(name)
             info.process.kill()
             info.process.ended(5.0)
             self._lost(name, "it was killed by request")
@@ -298,7 +207,7 @@ class Driver:
 
         def leave() -> None:
             self.on_trouble = lambda text: None
-            self._stopping = True
+            self._stop_soon()
 
         if self._thread.is_alive():
             self.run_soon(leave)
@@ -318,15 +227,12 @@ class Driver:
             while not self._stopping:
                 patience = LOOK if self.linking.settled.is_set() else LOOK_CLOSELY
                 patience = min(patience, self.injector.patience)
-                ready = dict(self._poller.poll(math.ceil(patience * 1000)))
-                if self._wake in ready:
-                    os.eventfd_read(self._wake)
-                self._run_inbox()
-                if self._socket in ready:
-                    self._take_all()
-                for engine, info in list(self.engines.items()):
-                    if info.alive and info.process.fd in ready:
-                        self._lost(engine, "its process ended")
+                ready = self._exchange.wait(patience)
+                self._exchange.run_inbox()
+                for engine, message, frames in self._exchange.received():
+                    self._take(engine, message, frames)
+                for engine in self.liveness.ended(ready):
+                    self._lost(engine, "its process ended")
                 self.linking.look()
                 self.injector.look()
                 self._look()
@@ -336,48 +242,25 @@ class Driver:
             self._broken(error)
             raise
         finally:
-            self._socket.close(200)
-            self.doors.close()
-            self._context.term()
+            self._exchange.close()
 
-    def _run_inbox(self) -> None:
-        while True:
-            try:
-                action = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            action()
+    def _take(self, engine: str, message: Any, frames: list[Any]) -> None:
+        self.liveness.heard(engine)
+        if isinstance(message, wire.Numbered):
+            self._take_numbered(engine, message, frames)
+        else:
+            self._take_plain(engine, message)
 
-    def _take_all(self) -> None:
-        while True:
-            try:
-                identity, *sealed = wire.receive(self._socket, zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            frames = self.doors.open(sealed) if sealed else None
-            if frames is None:
-                continue
-            engine, message = bytes(identity).decode(), wire.decode(frames)
-            now = time.monotonic()
-            self.links.heard(engine, now)
-            if isinstance(message, wire.Numbered):
-                self._take_numbered(engine, message, frames)
-            else:
-                self._take(engine, message)
-            if engine in self.engines:
-                self.engines[engine].heard = now
-
-    def _take(self, engine: str, message: Any) -> None:
+    def _take_plain(self, engine: str, message: Any) -> None:
         if isinstance(message, wire.Hello):
             self._hello(engine, message)
         elif isinstance(message, wire.Printed):
             self.on_print(message)
         elif isinstance(message, wire.Progress):
             self._progress(engine, message)
-            deaf = self.links.beat(engine, message.unanswered)
+            deaf = self.liveness.beat(engine, message.unanswered)
             if deaf is not None:
-                why = f"it lives, and what engine {engine} sends to it does not arrive"
-                self.handle(m.EngineSuspect(deaf, why))
+                self.handle(ev.EngineSuspect(*deaf))
         elif isinstance(message, wire.Waiting):
             self._waiting(engine, message)
         elif isinstance(message, wire.Kept | wire.Fetched):
@@ -393,7 +276,7 @@ class Driver:
             self.events.add("trouble", engine=engine, text=message.text)
             self.on_trouble(message.text)
             # Without that thread it may neither answer nor run: better without the engine.
-            self.handle(m.EngineSuspect(engine, "its worker failed"))
+            self.handle(ev.EngineSuspect(engine, "its worker failed"))
         else:
             raise InternalError(f"a message of an unknown kind {type(message).__name__}")
 
@@ -413,7 +296,7 @@ class Driver:
         elif isinstance(message, m.Failed):
             summary = message.error.summary
             self.events.add("raised", rank=message.rank, job=message.job, error=summary)
-        self._execute(self.seat.hear(engine, message, number))
+        self.execute(self.seat.hear(engine, message, number))
 
     def _waiting(self, engine: str, message: wire.Waiting) -> None:
         if message.epoch != self.master.epoch:
@@ -432,47 +315,16 @@ class Driver:
         self._hear(engine, failed)
 
     def _hello(self, engine: str, message: wire.Hello) -> None:
-        try:
-            process = Process(message.pid, message.started)
-        except ProcessLookupError:
+        is_new = engine not in self.liveness.engines
+        if not self.liveness.met(engine, message):
             return
-        try:
-            board = BoardView(path_of(self.cluster.directory, engine))
-        except OSError:  # it has ended meanwhile, and was found lost
-            board = None
-        known = self.engines.get(engine)
-        if known is not None:  # it has found this master
-            process.close()
-            if not known.alive:
-                return
-            known.board = known.board or board
-        else:
-            self._know(engine, message.pid, message.started, process)
-            self.engines[engine].board = board
+        if is_new:
+            self.note(("engine", engine), (message.pid, message.started))
         self.linking.joined(engine, message.place, message.carries)
-        link = self.seat.link(engine)
-        self._send(engine, wire.Welcome(link.heard, tuple(search_path())))
-        if self._names:
-            self._send(engine, wire.Names(self._names))
-        if self.keeper is not None:
-            self._send(engine, self.keeper.at)
-        self._met.add(engine)
-        again = link.again(message.heard)
-        if engine in self.master.routes.values():
-            self._send_functions(engine)
-        for number, lost in again:
-            self._send_numbered(m.Send(engine, number, lost))
-        expected = self._expected.pop(engine, None)
+        self.telling.welcome(engine, message.heard, None if self.keeper is None else self.keeper.at)
         if self.master.state != "starting":
-            self.handle(m.EngineJoined(engine))
-        if expected is not None:
-            expected.set_result(None)
-
-    def _know(self, engine: str, pid: int, started: float, process: Process) -> None:
-        self.engines[engine] = EngineInfo(int(engine), pid, process, started)
-        self.links.heard(engine, time.monotonic())
-        self._poller.register(process.fd, zmq.POLLIN)
-        self.note(("engine", engine), (pid, started))
+            self.handle(ev.EngineJoined(engine))
+        self.installer.said_hello(engine)
 
     def note(self, key: Any, value: Any) -> None:
         """Write down what another process needs besides the seat. On the master's thread."""
@@ -484,94 +336,22 @@ class Driver:
         self._kept_out[engine] = message.kept_out
         if message.epoch != self.master.epoch:
             return
-        self.pools.update(message.pools)
-        for rank, pool in message.pools.items():
-            if (rank in self._busy) != (pool > 0):
-                self._busy ^= {rank}
-                self.events.add("busy" if pool else "idle", rank=rank, epoch=message.epoch)
-        for (rank, job), figures in message.progress.items():
-            if job in self.jobs:
-                self.jobs[job].set_progress(rank, *figures)
-        for (rank, job), records in message.mapped.items():
-            self.events.add("mapped", rank=rank, job=job, records=records, epoch=message.epoch)
+        self.progress.take(message, self.jobs)
 
     def _lost(self, engine: str, why: str) -> None:
-        info = self.engines[engine]
-        if not info.alive:
+        info = self.liveness.lost(engine)
+        if info is None:
             return
-        info.alive = False
-        self._poller.unregister(info.process.fd)
-        info.process.close()
-        running = self._ran(engine, info)
-        self._remove_files(engine)
-        self.blobs.forget_engine(engine)
-        self.links.forget(engine)
+        running = self.blame.ran(engine, info)
+        remove_files(self.cluster.directory, engine)
+        self.telling.forget(engine)
         self.linking.lost(engine)
         if engine in self.master.routes.values():
             self.pace.lost()
-        self._met.discard(engine)
-        self.handle(m.EngineLost(engine, why, running))
+        self.handle(ev.EngineLost(engine, why, running))
         self.note(("engine", engine), None)
         if self.keeper is not None:
             self.keeper.lost(engine)
-
-    def _remove_files(self, engine: str) -> None:
-        """Remove what a dead machine would have taken with it."""
-        (self.cluster.directory / f"data-{engine}").unlink(missing_ok=True)
-        path_of(self.cluster.directory, engine).unlink(missing_ok=True)
-
-    def harmed(self, engine: str) -> None:
-        """Note that an engine is harmed by us: its work is not to blame if it is lost."""
-        self._known.add(engine)
-
-    def _ran(self, engine: str, info: EngineInfo) -> tuple[m.Running, ...]:
-        """Return what may have cost the engine its life."""
-        overdue = self._overdue.pop(engine, None)
-        board, info.board = info.board, None
-        if board is not None:
-            board.close()
-        if engine in self._known:
-            return ()
-        return self._left_running(engine) if overdue is None else overdue
-
-    def _left_running(self, engine: str) -> tuple[m.Running, ...]:
-        """Return what ran on an engine when it ended, whether a master was there or not."""
-        try:
-            board = BoardView(path_of(self.cluster.directory, engine))
-        except OSError:
-            return ()
-        running = tuple(one for one, _ in board.running())
-        board.close()
-        return running
-
-    def _look_at_timeouts(self) -> None:
-        """Fence the engine on which something has run for too long, one at a time.
-
-        What waits for it elsewhere is late as well.
-        """
-        if self._overdue or self.master.state in ("recovering", "failed"):
-            return
-        worst: tuple[float, str, m.Running, float] | None = None
-        for engine, info in self.engines.items():
-            if not info.alive or info.board is None:
-                continue
-            for one, seconds in info.board.running():
-                job = self.master.jobs.get(one.job)
-                timeout = None if job is None else job.timeout
-                if timeout is None:
-                    timeout = self.timeout
-                if timeout is None or seconds <= timeout or job is None or job.internal:
-                    continue
-                if self.master.routes.get(one.rank) == engine and (
-                    worst is None or seconds - timeout > worst[0]
-                ):
-                    worst = seconds - timeout, engine, one, timeout
-        if worst is not None:
-            _, engine, one, timeout = worst
-            label = self.master.jobs[one.job].label
-            why = f"rank {one.rank} was in one continuation of {label} for more than {timeout:g} s"
-            self._overdue[engine] = (one,)
-            self.handle(m.EngineSuspect(engine, why))
 
     def _look(self) -> None:
         """Look at the hub's list of engines, and at the clock of checkpoints."""
@@ -580,26 +360,18 @@ class Driver:
         if passed < LOOK:
             return
         self._looked = now
-        for engine in self._met:
-            heard = self.seat.link(engine).heard
-            if heard > self._told.get(engine, 0):
-                self._told[engine] = heard
-                self._send(engine, wire.Heard(heard))
-        self._have_met()
+        self.telling.acknowledge()
+        self.look_who_met()
         self._look_for_strangers()
         if self.record is not None:
-            self._look_after(self.record)
+            outliving.look_after(self, self.record)
         if self.master.state in ("starting", "stopped"):
             return
-        known = self.cluster.ids()
-        for engine, info in list(self.engines.items()):
-            missed = self.cluster.has_hub and info.id not in known
-            if info.alive and missed and not info.process.ended():
-                self.handle(m.EngineSuspect(engine, "the hub misses its beats"))
-            elif info.alive and self.links.is_silent(engine, info.pid, info.board, now):
-                why = "it says nothing, and neither runs anything nor uses the processor"
-                self.handle(m.EngineSuspect(engine, why))
-        self._look_at_timeouts()
+        for engine, why in self.liveness.suspects():
+            self.handle(ev.EngineSuspect(engine, why))
+        overdue = self.blame.find_overdue(self.liveness.engines, self.master)
+        if overdue is not None:
+            self.handle(ev.EngineSuspect(*overdue))
         if self.master.state == "recovering":
             self.pace.recovering(passed)
         if self.master.state != "running":
@@ -612,121 +384,23 @@ class Driver:
             self.kept_bytes = 0
             token: Future[Any] = Future()
             token.add_done_callback(self._periodic_done)
-            self.handle(m.TakeCheckpoint(token))
+            self.handle(ev.TakeCheckpoint(token))
 
     def _look_for_strangers(self) -> None:
         """Note who was kept out here and at the engines."""
-        self._kept_out[""] = (self.doors.refused, self.doors.dropped)
+        self._kept_out[""] = self._exchange.kept_out
         found = tuple(map(sum, zip(*self._kept_out.values(), strict=True)))
         if found != self._strangers:
             self._strangers = found
             self.events.add("kept-out", refused=found[0], dropped=found[1])
 
-    def _look_after(self, record: Record) -> None:
-        record.check()
-        if not record.is_open:
-            return
-        if record.is_long:
-            was_whole = record.trouble is None
-            self.renew(record)
-            if record.trouble is not None and was_whole:
-                self.on_trouble(
-                    f"the session's record cannot be written ({record.trouble}): while that lasts, "
-                    "no submission is taken, and the session may not outlive this process"
-                )
-        record.show(self.show())
-
-    def show(self) -> dict[str, Any]:
-        """Return what is told of the session to those who look from outside."""
-        master = self.master
-        return {
-            "state": master.state,
-            "epoch": master.epoch,
-            "ranks": dict(sorted(master.routes.items())),
-            "engines": {e: (i.pid, i.started) for e, i in self.engines.items() if i.alive},
-            "directories": self.cluster.directories(),
-            "jobs": [job.label for job in master.ledger.busy.values() if not job.internal],
-            "since": self.since,
-        }
-
-    def write_down(self, done: Future[None]) -> None:
-        """Begin the record: from now on the session outlives its process."""
-        record = self.record
-        assert record is not None
-        self.renew(record)
-        if record.trouble is not None:
-            done.set_exception(StoreError(f"cannot write to {record.directory}: {record.trouble}"))
-            return
-        record.show(self.show())
-        terms.write(self.cluster.directory, record.term)
-        terms.let_outlive(self.cluster.directory)
-        done.set_result(None)
-
-    def take_over(
-        self, found: Found, held: frozenset[int], missing: int, done: Future[None]
-    ) -> None:
-        """Go on where another master ended. On the master's thread.
-
-        Parameters
-        ----------
-        found : Found
-            What its record comes to.
-        held : frozenset of int
-            The variables that have names, and those that the process before held without.
-        missing : int
-            How many engines it wanted besides those that it knew.
-        done : Future
-            Done when the engines that live have found this master.
-        """
-        assert self.record is not None
-        self._meeting = done
-        self.linking.take_over(self.master.attempt)
-        for engine in [key[1] for key in found.notes if key[0] == "engine"]:
-            pid, started = found.notes["engine", engine]
-            try:
-                self._know(engine, pid, started, Process(pid, started))
-            except ProcessLookupError:
-                pass
-        for blob in found.blobs.values():
-            self.blobs.add(blob)
-        self.renew(self.record)
-        terms.write(self.cluster.directory, self.record.term)
-        self.events.add("resumed", term=self.record.term)
-        self.handle(m.TakeOver(held))
-        for engine in list(self.master.engines):
-            if engine not in self.engines:
-                why = "it ended while the session had no master"
-                self.handle(m.EngineLost(engine, why, self._left_running(engine)))
-                self._remove_files(engine)
-        for engine in self.master.fleet.suspects:
-            self._fence(m.Fence(engine))
-        for compare in found.compares.values():
-            self._compare(compare)
-        # What was being started may have come up since.
-        idle = self.cluster.ids() - {int(engine) for engine in self._ever(found)}
-        for engine in sorted(idle)[: max(missing, 0)]:
-            missing -= 1
-            self._replace(m.Replace(), engine)
-        for _ in range(missing):
-            self._replace(m.Replace())
-        self._have_met()
-
-    def _ever(self, found: Found) -> set[str]:
-        """Return the engines that the session ever had."""
-        return {*self.engines, *self.master.gone, *found.seat.links}
-
-    def _have_met(self) -> None:
-        """Look whether all engines that live have found this master."""
-        done = self._meeting
-        if done is not None and self._met >= {e for e, i in self.engines.items() if i.alive}:
-            self._meeting = None
+    def look_who_met(self) -> None:
+        """Look whether all engines that live have found this master. On the master's thread."""
+        done = self.meeting
+        if done is not None and self.telling.met.issuperset(self.liveness.living):
+            self.meeting = None
             self.linking.met()
             done.set_result(None)
-
-    def renew(self, record: Record) -> None:
-        """Begin the record anew, with an image of what is."""
-        digests = set(self._digests())
-        record.renew(self.seat, {digest: self.blobs.get(digest) for digest in digests})
 
     def _periodic_done(self, token: Future[Any]) -> None:
         error = token.exception()
@@ -736,91 +410,47 @@ class Driver:
 
     # ------------------------------------------------------------ commands
 
-    def _execute(self, commands: list[Any]) -> None:
+    def execute(self, commands: list[Any]) -> None:
+        """Carry out the machine's commands. On the master's thread."""
         for command in commands:
             _COMMANDS[type(command)](self, command)
         if self._rollback is not None:
             rollback, self._rollback = self._rollback, None
             self.linking.begin(rollback.attempt, rollback.routes)
 
-    def _to_engine(self, command: m.Send) -> None:
-        engine, message = command.engine, command.message
-        if isinstance(message, m.Inject):
-            # Every worker gets it: the job may send continuations to any rank.
-            digests = message.continuation.work.digests
-            for host in set(self.master.routes.values()) & self._met:
-                for blob in self.blobs.missing(host, digests):
-                    self._send(host, blob)
-        elif isinstance(message, m.Rollback):
-            self._rollback = message
-            if engine in message.routes.values() and engine in self._met:
-                self._send_functions(engine)
-        elif isinstance(message, m.Cut):
+    def _to_engine(self, command: cmd.Send) -> None:
+        if isinstance(command.message, m.Rollback):
+            self._rollback = command.message
+        elif isinstance(command.message, m.Cut):
             self.pace.begun()
-        self._send_numbered(command)
-
-    def _send_functions(self, engine: str) -> None:
-        """Send what the jobs use and the engine lacks."""
-        for blob in self.blobs.missing(engine, self._digests()):
-            self._send(engine, blob)
-
-    def _digests(self) -> list[bytes]:
-        """Return the functions that jobs need which have not ended for good."""
-        return [
-            digest
-            for job in self.master.jobs.values()
-            if job.id not in self.master.committed.ended
-            for _, start in job.starts
-            for digest in start.work.digests
-        ]
-
-    def _send_numbered(self, command: m.Send) -> None:
-        engine = command.engine
-        if engine in self._met:  # else it is sent again when the engine says hello
-            heard = self._told[engine] = self.seat.link(engine).heard
-            self._send(engine, wire.Numbered(command.number, heard, command.message))
+        self.telling.tell(command)
 
     def _send(self, engine: str, message: Any) -> None:
-        frames = self.doors.seal(wire.encode(message))
-        self._socket.send_multipart([engine.encode(), *frames], copy=False)
+        """Send what is no word of the machine's."""
+        self._exchange.send(engine, message)
 
     def tell_names(self, names: dict[int, str]) -> None:
         """Tell the engines what variables are called."""
+        self.run_soon(lambda: self.telling.names(names, self.liveness.living))
 
-        def tell() -> None:
-            self._names.update(names)
-            for engine, info in self.engines.items():
-                if info.alive:
-                    self._send(engine, wire.Names(names))
-
-        self.run_soon(tell)
-
-    def _fence(self, command: m.Fence) -> None:
-        info = self.engines[command.engine]
+    def _fence(self, command: cmd.Fence) -> None:
+        info = self.liveness.engines[command.engine]
         info.process.kill()  # its end makes the descriptor readable: then it is lost
 
-    def _replace(self, command: m.Replace, engine: int | None = None) -> None:
-        work = partial(self._add_engine, engine)
-        threading.Thread(target=work, name="feliss-replace", daemon=True).start()
+    def _replace(self, command: cmd.Replace) -> None:
+        self.add_engine()
 
-    def _add_engine(self, engine: int | None) -> None:
-        came = False
-        try:
-            if engine is None:
-                engine = self.cluster.add()
-            if engine is not None and not self._stopping:
-                hello = self.expect(engine)
-                deadline = time.monotonic() + HELLO_PATIENCE
-                self.await_hello(engine, hello, deadline, lambda what: None)
-                came = True
-        except Exception as error:  # noqa: BLE001 - a session without a spare goes on
-            if not self._stopping:
-                self.events.add("no-replacement", error=str(error))
-        finally:
-            if not came and not self._stopping:
-                self.post(m.NotReplaced())
+    def add_engine(self, engine: int | None = None) -> None:
+        """Bring a worker to one more engine (None: a new one); the master hears if none came."""
 
-    def _compare(self, command: m.Compare) -> None:
+        def failed(error: str | None) -> None:
+            if error is not None:
+                self.events.add("no-replacement", error=error)
+            self.post(ev.NotReplaced())
+
+        self.installer.add(engine, failed)
+
+    def _compare(self, command: cmd.Compare) -> None:
         try:
             # Continuations without an order between them may fill a dictionary in another one.
             old = canonical_digest(restore(from_frames(command.old.frames)), ordered=False)
@@ -828,9 +458,9 @@ class Driver:
             same = old == new
         except Exception:  # noqa: BLE001 - the user's classes: other bytes, and not shown to be equal
             same = False
-        self.post(m.Compared(command.job, command.rank, same))
+        self.post(ev.Compared(command.job, command.rank, same))
 
-    def _answer(self, command: m.Answer) -> None:
+    def _answer(self, command: cmd.Answer) -> None:
         token: Future[Any] = command.token
         if token.done():
             return
@@ -843,20 +473,21 @@ class Driver:
         else:
             token.set_exception(error)
 
-    def _job_changed(self, command: m.JobChanged) -> None:
+    def _job_changed(self, command: cmd.JobChanged) -> None:
         job = self.jobs.get(command.job)
         state = self.master.jobs.get(command.job)
         if job is not None and state is not None:
             job.follow(state)
 
-    def _log(self, command: m.Log) -> None:
+    def _log(self, command: cmd.Log) -> None:
         if command.kind == "committed":
-            self._drop_arguments()
-            self._clean_blobs()
+            self.telling.committed()
+            # What has ended and nobody holds is of interest to nobody.
+            self.jobs = {n: job for n, job in self.jobs.items() if n in self.master.jobs}
             self.kept_bytes = 0
             self.pace.committed(command.data["pause"])
         elif command.kind == "recovered":
-            self._busy.clear()  # ranks stand up idle, and tell what they have to do
+            self.progress.stand_up()
         self.events.add(command.kind, **command.data)
         if self.keeper is not None:
             if command.kind == "committed":
@@ -864,47 +495,22 @@ class Driver:
             elif command.kind in ("failed", "stopped"):
                 self.keeper.end(self.master.error)
 
-    def _drop_arguments(self) -> None:
-        """Leave out what will not be injected again; of that, the ranks' snapshots have the rest.
-
-        Neither this process nor a record nor a store shall keep it as long as its job runs.
-        """
-        for job in self.master.jobs.values():
-            done = job.position < self.master.committed.position
-            if done and any(start.work.data for _, start in job.starts):
-                job.starts = tuple(
-                    (rank, replace(start, work=start.work.bare())) for rank, start in job.starts
-                )
-
-    def _clean_blobs(self) -> None:
-        used = {
-            digest
-            for job in self.master.jobs.values()
-            for _, start in job.starts
-            for digest in start.work.digests
-        }
-        for engine, digests in self.blobs.clean(used).items():
-            self._send(engine, wire.DropBlobs(tuple(digests)))
-        # What has ended and nobody holds is of interest to nobody.
-        self.jobs = {n: job for n, job in self.jobs.items() if n in self.master.jobs}
-
     # ------------------------------------------------------------ the end
 
     def _say_quit(self) -> None:
         self.on_trouble = lambda text: None  # what the end cuts short is no trouble
         self.injector.end()
-        self._execute(self.seat.handle(m.Stop()))  # not recorded: it is the end of the record
+        self.execute(self.seat.handle(ev.Stop()))  # not recorded: it is the end of the record
         if not self.cluster.own:
-            for engine, info in self.engines.items():
-                if info.alive:
-                    self._send(engine, wire.Quit())
+            for engine in self.liveness.living:
+                self._exchange.send(engine, wire.Quit())
         # The cluster ends its engines itself, with their nannies, whose parents they are.
-        for info in self.engines.values():
-            info.process.close()
-            if info.board is not None:
-                info.board.close()
-                info.board = None
+        self.liveness.close()
+        self._stop_soon()
+
+    def _stop_soon(self) -> None:
         self._stopping = True
+        self.installer.close()
 
     def _broken(self, error: BaseException) -> None:
         text = f"the session's master failed ({type(error).__name__}: {error})"
@@ -921,11 +527,11 @@ class Driver:
 
 
 _COMMANDS: dict[type, Any] = {
-    m.Send: Driver._to_engine,
-    m.Fence: Driver._fence,
-    m.Replace: Driver._replace,
-    m.Compare: Driver._compare,
-    m.Answer: Driver._answer,
-    m.JobChanged: Driver._job_changed,
-    m.Log: Driver._log,
+    cmd.Send: Driver._to_engine,
+    cmd.Fence: Driver._fence,
+    cmd.Replace: Driver._replace,
+    cmd.Compare: Driver._compare,
+    cmd.Answer: Driver._answer,
+    cmd.JobChanged: Driver._job_changed,
+    cmd.Log: Driver._log,
 }

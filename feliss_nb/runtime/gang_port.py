@@ -65,7 +65,9 @@ class GangPort:
         self._sent[destination] += 1
 
     def _post(self, destination: int, head: tuple[Any, ...], copies: Sequence[Any]) -> None:
-        self._runner.engine.post_to_gang(self._runner.rank, destination, *self._step, head, copies)
+        self._runner.engine.data.post_to_gang(
+            self._runner.rank, destination, *self._step, head, copies
+        )
 
     def freeze(self, buffers: Sequence[Any]) -> Sequence[Any]:
         """Copy buffers, to send them to several ranks without a copy for each."""
@@ -100,8 +102,8 @@ class GangPort:
         while not arrived():
             if self._take(PATIENCE):
                 told = -1
-            elif told != self._runner.engine.masters:
-                told = self._runner.engine.masters
+            elif told != self._runner.engine.control.masters:
+                told = self._runner.engine.control.masters
                 self._runner.engine.tell_of_wait(
                     self._runner.rank, self._step, what(), self._sent, self._received
                 )

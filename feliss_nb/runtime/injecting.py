@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ from feliss_nb.runtime.events import Event
 from feliss_nb.runtime.owner import Process
 
 if TYPE_CHECKING:
-    from feliss_nb.runtime.driver import Driver, EngineInfo
+    from feliss_nb.runtime.driver import Driver
+    from feliss_nb.runtime.liveness import EngineInfo
 
 PERIOD = 0.05  # seconds in which a slowed engine runs once and stands still once
 COUNT = 0.01  # seconds between looks at the counts of continuations
@@ -102,6 +104,17 @@ class Injector:
 
     # ------------------------------------------------------------ the plan
 
+    def order(self, plan: FaultPlan | None, done: Future[Injection | None]) -> None:
+        """Begin with a plan, or call off (None) the one that there is; `done` hears of it."""
+        try:
+            if plan is None:
+                self.end()
+                done.set_result(None)
+            else:
+                done.set_result(self.begin(plan))
+        except UsageError as error:
+            done.set_exception(error)
+
     def begin(self, plan: FaultPlan) -> Injection:
         """Begin with a plan."""
         if self._injection is not None and not self._injection.is_over:
@@ -117,7 +130,7 @@ class Injector:
                 "feliss_nb.resume(NAME)"
             )
         if network.is_ours() and any(fault.kind == "cut" for fault in plan):
-            network.check(self._driver.doors.kind)
+            network.check(self._driver._exchange.sockets)
         self._injection = injection = Injection(plan)
         now = time.monotonic()
         for fault in plan:
@@ -187,7 +200,9 @@ class Injector:
 
     def _begun(self, fault: Fault) -> int:
         """How many continuations the victim's rank has begun in its engine."""
-        info = self._driver.engines.get(self._driver.master.routes.get(fault.rank or 0, ""))
+        info = self._driver.liveness.engines.get(
+            self._driver.master.routes.get(fault.rank or 0, "")
+        )
         board = None if info is None else info.board
         return 0 if board is None else board.begun(fault.rank or 0)
 
@@ -206,7 +221,7 @@ class Injector:
         if self._injection is not None:
             self._injection.fired.append(event)
         if engine:
-            driver.harmed(engine)
+            driver.blame.harmed(engine)
         _FAULTS[fault.kind](self, fault, engine)
 
     def _victim(self, fault: Fault) -> str:
@@ -215,14 +230,14 @@ class Injector:
         return next((e for e in choice if self._living(e) is not None), "")
 
     def _living(self, engine: str) -> EngineInfo | None:
-        info = self._driver.engines.get(engine)
+        info = self._driver.liveness.engines.get(engine)
         return info if info is not None and info.alive and not info.process.ended() else None
 
     def _kill(self, fault: Fault, engine: str) -> None:
-        self._driver.engines[engine].process.kill()
+        self._driver.liveness.engines[engine].process.kill()
 
     def _kill_with_nanny(self, fault: Fault, engine: str) -> None:
-        info = self._driver.engines[engine]
+        info = self._driver.liveness.engines[engine]
         for nanny in _children(info.pid):  # ipyparallel's: it watches its parent
             _kill_process(nanny)
         info.process.kill()
@@ -273,9 +288,9 @@ class Injector:
         if network.is_ours():
             target = os.getpid()
             if isinstance(fault.peer, int):
-                target = driver.engines[driver.master.routes[fault.peer]].pid
+                target = driver.liveness.engines[driver.master.routes[fault.peer]].pid
             try:
-                cut = network.cut(driver.engines[engine].pid, target)
+                cut = network.cut(driver.liveness.engines[engine].pid, target)
             except psutil.Error:  # one of them has just ended
                 return
             if cut:

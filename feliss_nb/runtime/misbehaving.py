@@ -116,7 +116,7 @@ def _drop(engine: EngineWorker, order: wire.Misbehave) -> None:
 
 def _cut(engine: EngineWorker, order: wire.Misbehave) -> None:
     if order.peer == "master":
-        engine.mute = True
+        engine.control.mute = True
     else:
         engine.peers.filter = lambda peer, send: peer == order.peer
 

@@ -31,7 +31,7 @@ def status_of(session: BaseSession, driver: Driver) -> Status:
     shards = {rank: set(holders) for rank, holders in list(committed.shards.items())}
     sizes = dict(committed.sizes)
     engines = []
-    for name, info in list(driver.engines.items()):
+    for name, info in list(driver.liveness.engines.items()):
         ranks = tuple(rank for rank, host in routes.items() if host == name)
         held = tuple(rank for rank, holders in shards.items() if name in holders)
         copies = tuple(rank for rank in held if rank not in ranks)
@@ -58,7 +58,7 @@ def status_of(session: BaseSession, driver: Driver) -> Status:
         )
         engines.append(engine)
     ranks_now = tuple(
-        RankStatus(rank, int(host), master.state, driver.pools.get(rank, 0), "")
+        RankStatus(rank, int(host), master.state, driver.progress.pools.get(rank, 0), "")
         for rank, host in sorted(routes.items())
     )
     jobs = tuple(job_status(job) for job in session.jobs)

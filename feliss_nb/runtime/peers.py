@@ -1,13 +1,14 @@
 """Engine to engine: one inbox, and one outgoing socket for each peer.
 
 Who speaks here, and who is heard, belongs to the session: see `doors`. Large frames go through
-memory that both engines map (`shared`), once both have found that they can: with the first message
-to a peer goes an offer, and until its answer is here, and where it never comes, everything goes
-through the socket.
+memory that both engines map (`shared`), once both have found that they can. A new engine offers its
+own to all that it finds, and they theirs to it; until an answer is here, and where none comes,
+everything goes through the socket.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import threading
@@ -23,6 +24,7 @@ from feliss_nb.runtime.mappings import Mappings
 from feliss_nb.runtime.segments import Segments, Trial
 
 _END = "inproc://end"  # in the context of one worker
+_PREFIX = "data-"  # of the names of inboxes
 
 # Kinds of messages that are between two of these.
 _SHARED, _OFFER, _ACCEPTED = "shared", "offer", "accepted"
@@ -75,11 +77,18 @@ class Peers:
         self.filter: Callable[[str, Callable[[], None]], bool] | None = None
 
     def bind(self) -> zmq.Socket[bytes]:
-        """Return the inbox; one thread receives from it."""
+        """Return the inbox, for one thread to receive from, and let the others know of it."""
         inbox = self._context.socket(zmq.PULL)
         inbox.set_hwm(0)
         self._doors.bind(inbox, _name(self._engine))
         inbox.bind(_END)
+        # A spare may have spoken to nobody before it is to take a snapshot over.
+        with self.lock:
+            for name in self._doors.names(_PREFIX):
+                engine = name.removeprefix(_PREFIX)
+                if engine != self._engine:
+                    with contextlib.suppress(OSError):  # it has ended meanwhile
+                        self._connect(engine)
         return inbox
 
     def send(self, engine: str, head: Any, frames: Sequence[Any] = ()) -> None:
@@ -251,4 +260,4 @@ class Peers:
 
 
 def _name(engine: str) -> str:
-    return f"data-{engine}"
+    return f"{_PREFIX}{engine}"

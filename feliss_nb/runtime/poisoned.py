@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from feliss_nb.core import messages as m
 from feliss_nb.errors import PoisonError
 
 _LONGEST = 120
@@ -42,6 +43,28 @@ class SetAside:
     function: Callable[..., Any] | None
     args: tuple[Any, ...]
     why: str = ""
+
+
+def opened(told: m.SetAside, read: Callable[[Any], Any]) -> SetAside:
+    """Return what the master tells of a continuation, with its function and arguments.
+
+    Parameters
+    ----------
+    told : SetAside
+        By the core.
+    read : callable
+        Makes objects of a message's body.
+    """
+    function, args, why = None, (), ""
+    if isinstance(told.call, str):
+        why = told.call
+    else:
+        try:
+            function, args = read(told.call)
+        except Exception as error:  # noqa: BLE001 - the user's classes
+            why = f"{type(error).__name__}: {error}"
+    about = told.function, told.rank, told.job, told.losses, told.record
+    return SetAside(*about, function, args, why)
 
 
 def short_call(args: tuple[Any, ...]) -> str:

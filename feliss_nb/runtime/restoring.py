@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 from feliss_nb.core.placement import spread
 from feliss_nb.errors import CorruptSnapshot, LossError, StoreWarning, UsageError
 from feliss_nb.runtime.keeping import MasterRecord, read_record
@@ -254,7 +254,7 @@ def stand_up(session: BaseSession, origin: Origin, engines: Sequence[str], worke
     image = origin.record.image
     held = frozenset(variable for variable, _ in origin.record.names.values())
     session.adopt(origin.record)
-    event = m.StartFrom(tuple(engines), image, routes, held, origin.newest)
+    event = ev.StartFrom(tuple(engines), image, routes, held, origin.newest)
 
     def start() -> None:
         keeper.names.update(origin.record.names)

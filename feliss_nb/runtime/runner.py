@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from feliss_nb.core import commands as cmd
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.errors import DependencyError, UsageError
@@ -96,7 +97,7 @@ class Runner:
         self.slot.end()
         self.poisoned = engine.worker.poisoned
         self.phases: dict[int, str] = {}  # job -> the last one that the master was told of
-        self.to_capture: m.Capture | None = None
+        self.to_capture: cmd.Capture | None = None
         self.in_user_code = False
         self.asked_to_stop = False
         self._ask_again = 0.0  # when
@@ -168,7 +169,7 @@ class Runner:
                     patience = None if current is not None else self._patience(is_quiet)
                 if current is None:
                     is_quiet = not self.bell.wait(patience)
-                elif isinstance(current, m.Capture):
+                elif isinstance(current, cmd.Capture):
                     self._capture(current)
                 else:
                     failure = self._execute(current, here)
@@ -193,7 +194,7 @@ class Runner:
         if rank.dirty:
             self._report()
 
-    def _next(self) -> m.Continuation | m.Capture | None:
+    def _next(self) -> m.Continuation | cmd.Capture | None:
         """Return something to do, if there is something. The lock is held."""
         if self.to_capture is not None:
             wanted, self.to_capture = self.to_capture, None
@@ -390,7 +391,7 @@ class Runner:
     def _load_functions(self, space: Namespace, digests: Iterable[bytes]) -> None:
         for digest in digests:
             if not space.has(digest):
-                blob = self.engine.blob(digest)
+                blob = self.engine.functions.get(digest)
                 space.load(digest, blob.data, blob.buffers)
 
     def put_here(self, continuation: m.Continuation) -> None:
@@ -418,12 +419,12 @@ class Runner:
         needs = packed.handles
         if known is not None:
             digests = digests | {known[0]}
-            needs = needs | self.engine.captured_handles(known[0])
+            needs = needs | self.engine.functions.handles(known[0])
         reaches = needs | packed.targets
         # Nobody writes to them: who takes the continuation up copies them.
         buffers = packed.buffers and tuple(self.engine.fresh(packed.buffers, shared=True))
         parcel = Parcel(root, packed.data, buffers, tuple(digests), reaches)
-        self.engine.post(self.rank, identity, job, rank, tuple(needs), parcel)
+        self.engine.data.post(self.rank, identity, job, rank, tuple(needs), parcel)
 
     def set_partition(self, variable: int, value: Any) -> None:
         """Set this rank's share of a variable."""
@@ -457,7 +458,7 @@ class Runner:
 
     # ------------------------------------------------------------ snapshots
 
-    def _capture(self, wanted: m.Capture) -> None:
+    def _capture(self, wanted: cmd.Capture) -> None:
         """Write the pool as it was at the cut, and everything else as it still is."""
         image, works = without_work(wanted.image)
         state = self.state

@@ -3,66 +3,56 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import itertools
 import os
-import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from numbers import Integral
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 from feliss_nb.core.jobs import Job as CoreJob
 from feliss_nb.core.master import Master
 from feliss_nb.core.seat import Seat
 from feliss_nb.core.variables import Variables
-from feliss_nb.errors import (
-    DependencyError,
-    LossError,
-    SessionClosed,
-    SessionTaken,
-    UsageError,
-    WaitTimeout,
-)
+from feliss_nb.errors import DependencyError, SessionClosed, UsageError
 from feliss_nb.faults import Fault, FaultPlan
-from feliss_nb.runtime import linking, wire
+from feliss_nb.runtime import linking, printing, starting, wire
 from feliss_nb.runtime.anatomy import Anatomy, anatomy_of
-from feliss_nb.runtime.cluster import Engines, search_path
+from feliss_nb.runtime.cluster import Engines
 from feliss_nb.runtime.deadlocks import explain
 from feliss_nb.runtime.driver import Driver
+from feliss_nb.runtime.ending import Ending
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.failure import name_of
+from feliss_nb.runtime.holding import Holding
 from feliss_nb.runtime.injecting import Injection
 from feliss_nb.runtime.job import Job
 from feliss_nb.runtime.keeping import Keeper, MasterRecord
 from feliss_nb.runtime.observe import job_status, status_of
-from feliss_nb.runtime.owner import start_time
 from feliss_nb.runtime.pacing import Every, check_every
 from feliss_nb.runtime.packing import Start, pack_starts
-from feliss_nb.runtime.poisoned import SetAside
-from feliss_nb.runtime.record import Found, Record
-from feliss_nb.runtime.restoring import Origin, explain_loss, stand_up
+from feliss_nb.runtime.poisoned import SetAside, opened
+from feliss_nb.runtime.record import Record
+from feliss_nb.runtime.replaying import Found
+from feliss_nb.runtime.restoring import Origin
 from feliss_nb.runtime.settings import Settings
 from feliss_nb.runtime.status import Checkpoint, JobStatus, Status
 from feliss_nb.runtime.trace import Recorder
 from feliss_nb.runtime.variable import Variable, give, give_result
-from feliss_nb.runtime.waiting import check_seconds, display, wait_for
+from feliss_nb.runtime.waiting import check_seconds, wait_for
 from feliss_nb.runtime.watching import Look, Watch
 from feliss_nb.state.captures import method
 from feliss_nb.state.snapshot import from_frames, restore
 from feliss_nb.store import Store
 
 _S = TypeVar("_S", bound="BaseSession")
-MEET = 10.0  # seconds that a new master waits for engines to find it
 
 _live: list[weakref.ref[BaseSession]] = []
 _numbers = itertools.count(1)
-_variables = itertools.count(1)  # of all sessions: so that a foreign handle is told from one's own
 
 
 def live_sessions() -> list[BaseSession]:
@@ -116,14 +106,7 @@ class BaseSession:
         if found is not None and record is not None:
             self.events.go_on(record.directory, time.time() - found.notes["about"]["since"])
         self._cluster = cluster
-        self._process = os.getpid()
-        self._stopped = False
-        self._ended = False
-        self._stop_lock = threading.Lock()
         self._watches: list[Watch] = []
-        self._mine: set[int] = set()  # every variable of this session
-        self._handles: weakref.WeakValueDictionary[int, Variable] = weakref.WeakValueDictionary()
-        self._names: dict[str, Variable] = {}
         self._jobs: weakref.WeakValueDictionary[int, Job] = weakref.WeakValueDictionary()
         self.unnamed: list[Variable] = []
         master = Master(settings.copies, settings.replace and cluster.own, settings.losses)
@@ -131,25 +114,29 @@ class BaseSession:
         seat = Seat(master) if found is None else found.seat
         try:
             keeper = None if store is None else Keeper(store, settings.keep, self.name, self.seed)
-            self._driver = Driver(cluster, seat, self.events, self._install_code, record)
+            code = partial(starting.install_code, cluster, self.size, self.seed)
+            self._driver = Driver(cluster, seat, self.events, code, record)
         except BaseException:  # Ctrl-C
             cluster.stop() if found is None else cluster.leave()
             raise
-        self._driver.timeout = settings.continuation_timeout
+        self._ending = Ending(self._driver, cluster, self.events, self._ended)
+        self._holding = Holding(self, self._driver)
+        self._driver.blame.timeout = settings.continuation_timeout
         if keeper is not None:
             self._driver.keeper = keeper
             keeper.serve(self._driver)
-        self._driver.on_print = self._print
-        self._driver.on_trouble = self._trouble
+        # (It holds the session, which so lives as long as its master's thread.)
+        self._driver.on_print = lambda printed: printing.show_lines(printed, self._driver.jobs)
+        self._driver.on_trouble = printing.show_trouble
         self._driver.explain_deadlock = self.explain_deadlock
         try:
-            if found is None:
-                self._start(settings.workers, settings.spares, settings.timeout, origin)
-                if record is not None:
-                    self._write_down(settings)
-                self.checkpoint_every(settings.checkpoint_every, settings.mtbf)
+            if found is not None and record is not None:
+                starting.go_on(self, settings, record, found)
             else:
-                self._take_over(found, settings.timeout)
+                starting.start(self, settings, origin)
+                if record is not None:
+                    starting.write_down(self, settings, record)
+                self.checkpoint_every(settings.checkpoint_every, settings.mtbf)
         except BaseException:
             self.stop() if found is None else self._leave()
             raise
@@ -162,194 +149,21 @@ class BaseSession:
         """Say which ranks of a gang wait for each other, by what each said that it waits for."""
         return explain(waits)
 
-    def _install_code(self, engine: str) -> str:
-        me = os.getpid()
-        options = {
-            "engine": engine,
-            "directory": str(self._cluster.directory),
-            "owner": me,
-            "owner_started": start_time(me),
-            "size": self.size,
-            "seed": self.seed,
-            "paths": search_path(),
-            "folder": os.getcwd() if self._cluster.own else None,
-            "own": self._cluster.own,
-        }
-        module = "__import__('feliss_nb.runtime.engine', fromlist=['install'])"
-        return f"{module}.install(**{options!r})"
-
-    def _start(self, workers: int, spares: int, timeout: float, origin: Origin | None) -> None:
-        waiting_for = ["engines"]
-        progress = display(self._job_statuses, lambda: waiting_for[0])
-        deadline = time.monotonic() + timeout
-        try:
-
-            def on_wait(what: str) -> None:
-                waiting_for[0] = what
-                if progress is not None:
-                    progress.tick()
-
-            engines = self._cluster.start(workers + spares, timeout, on_wait)
-            hellos = {engine: self._driver.expect(engine) for engine in engines}
-            for engine, hello in hellos.items():
-                self._driver.await_hello(engine, hello, deadline, on_wait)
-            started = tuple(str(engine) for engine in engines)
-            token: Future[Any] = Future()
-            if origin is None:
-                self._driver.post(m.Start(started, self.size))
-            else:
-                origin = stand_up(self, origin, started, workers)
-            self._driver.post(m.WaitProtected(token))
-            try:
-                self._result(token, "the ranks")
-            except LossError as error:
-                raise error if origin is None else explain_loss(self, origin, error) from None
-            # A loss while MPI makes a communicator would cost the session its use of MPI.
-            self._driver.linking.settled.wait(timeout)
-        finally:
-            if progress is not None:
-                progress.close()
-
-    def _write_down(self, settings: Settings) -> None:
-        """Let the session outlive this process from now on."""
-        driver = self._driver
-        about = {
-            "seed": self.seed,
-            "engines": settings.workers + settings.spares,
-            "workers": settings.workers,
-            "spares": settings.spares,
-            "keep": settings.keep,
-            "continuation_timeout": settings.continuation_timeout,
-            "store": None if driver.keeper is None else driver.keeper.at.data,
-            "directories": self._cluster.directories(),
-            "since": driver.since,
-        }
-        done: Future[None] = Future()
-        driver.run_soon(lambda: driver.note("about", about))
-        for name, (number, records) in self._bound().items():
-            key, value = ("name", name), (number, records)
-            driver.run_soon(partial(driver.note, key, value))
-        driver.run_soon(lambda: driver.write_down(done))
-        self._result(done, "the session's record")
-        self._keep_events()
-
-    def _keep_events(self) -> None:
-        record = self._driver.record
-        assert record is not None
-        self.events.keep(record.directory, record.term)
-
-    def _bound(self) -> dict[str, tuple[int, bool]]:
-        return {name: (found.variable, found.records) for name, found in self._names.items()}
-
-    def _take_over(self, found: Found, timeout: float) -> None:
-        """Go on with a session that outlived another process."""
-        driver, master = self._driver, found.seat.master
-        variables, about = master.ledger.variables, found.notes["about"]
-        driver.since = about["since"]
-        names = {
-            key[1]: value
-            for key, value in found.notes.items()
-            if key[0] == "name" and value[0] in variables.held
-        }
-        if driver.keeper is not None:
-            driver.keeper.names.update(names)
-        self._keep_events()
-        unnamed = {
-            key[1]: records
-            for key, records in found.notes.items()
-            if key[0] == "unnamed" and key[1] in variables.held
-        }
-        self._adopt(variables, master.jobs, names, unnamed)
-        held = frozenset([*unnamed, *(number for number, _ in names.values())])
-        met: Future[None] = Future()
-        ordered = about["engines"] - len(master.engines) - master.to_replace
-        missing = ordered if master.replace else 0
-        driver.run_soon(lambda: driver.take_over(found, held, missing, met))
-        every, mtbf = found.notes.get("pace", (None, None))
-        driver.run_soon(lambda: driver.pace.set(every, mtbf))
-        # Who is stopped does not answer, and is fenced by and by; the others need not wait for it.
-        with contextlib.suppress(WaitTimeout):
-            self._result(met, "the engines", min(timeout, MEET))
-
     def stop(self) -> None:
         """End the session: its jobs, its engines, its files. Calling it again does nothing.
 
         Ctrl-C ends the waiting; the end itself goes on, and calling it again waits for it.
         """
-        if self._ended or self._is_forked():
-            return
-        self._stopped = True
-        done: Future[None] = Future()
-
-        def end() -> None:
-            try:
-                self._end()
-                done.set_result(None)
-            except BaseException as error:  # noqa: BLE001 - whoever stops it hears of it
-                done.set_exception(error)
-
-        threading.Thread(target=end, name="feliss-stop").start()
-        done.result()
-
-    def _is_forked(self) -> bool:
-        """Whether this process is a fork of the notebook's, whose session it is."""
-        return os.getpid() != self._process
-
-    def _end(self) -> None:
-        self._stopped = True
-        with self._stop_lock:
-            if not (self._ended or self._is_forked()):
-                record = self._driver.record
-                if record is not None and self._is_taken():
-                    self._let_go()
-                    return
-                self._driver.stop()
-                self._cluster.stop()
-                if self._driver.keeper is not None:
-                    self._driver.keeper.join()
-                self.events.close()
-                if record is not None:
-                    record.remove()
-                self._names.clear()
-                self._ended = True
-                for watch in self._watches:
-                    watch.end()
+        self._ending.stop()
 
     def _leave(self) -> None:
         """Let the session go on without this process; one without a name ends with it."""
-        if self._driver.record is None or not self._driver.record.is_open:
-            self._end()
-            return
-        self._stopped = True
-        with self._stop_lock:
-            if not (self._ended or self._is_forked()):
-                self._let_go()
+        self._ending.leave()
 
-    def _let_go(self) -> None:
-        self._driver.leave()
-        self.events.close()
-        self._cluster.leave()
-        if self._driver.keeper is not None:
-            self._driver.keeper.end()
-            self._driver.keeper.join(tidy=False)
-        self._names.clear()
-        self._ended = True
+    def _ended(self) -> None:
+        self._holding.names.clear()
         for watch in self._watches:
             watch.end()
-
-    def _is_taken(self) -> bool:
-        """Whether another process goes on with the session."""
-        try:
-            self._check_taken()
-        except SessionTaken:
-            return True
-        return False
-
-    def _check_taken(self) -> None:
-        if self._driver.is_taken:
-            raise self._driver.master.error or AssertionError
-        if self._driver.record is not None:
-            self._driver.record.check()
 
     def __enter__(self: _S) -> _S:
         return self
@@ -360,7 +174,7 @@ class BaseSession:
     @property
     def state(self) -> str:
         """What the master does: running, cutting, recording, recovering, failed or stopped."""
-        return "stopped" if self._stopped else self._driver.master.state
+        return "stopped" if self._ending.has_begun else self._driver.master.state
 
     @property
     def epoch(self) -> int:
@@ -376,14 +190,14 @@ class BaseSession:
     @property
     def over(self) -> bool:
         """Whether it was stopped, or lost so much that it cannot go on."""
-        return self._stopped or self._driver.master.error is not None
+        return self._ending.has_begun or self._driver.master.error is not None
 
     def _check_open(self) -> None:
-        if self._stopped:
+        if self._ending.has_begun:
             raise SessionClosed(
                 f"session {self.name!r} was stopped; start another with feliss_nb.start()"
             )
-        self._check_taken()
+        self._ending.check_taken()
         if self._driver.master.error is not None:
             raise self._driver.master.error
 
@@ -401,15 +215,7 @@ class BaseSession:
             that fills the variable.
         """
         self._check_open()
-        if name is not None and (not isinstance(name, str) or not name):
-            raise UsageError(f"a variable's name is a text, not {name!r}")
-        return self._bind(next(_variables), records, name)
-
-    def _bind(self, number: int, records: bool, name: str | None = None) -> Variable:
-        variable = Variable(self, number, records, name)
-        self._mine.add(number)
-        self._handles[number] = variable
-        return variable
+        return self._holding.new(records, name)
 
     def adopt(self, record: MasterRecord) -> None:
         """Hold what a checkpoint of another session has: its jobs, and its variables by name."""
@@ -421,12 +227,7 @@ class BaseSession:
         jobs: Mapping[int, CoreJob],
         names: Mapping[str, tuple[int, bool]],
         unnamed: Mapping[int, bool],
-    ) -> None:
-        global _variables
-        filling = {number for state in jobs.values() for number in state.outputs}
-        numbers = {*known.held, *known.escaped, *known.dropped, *known.freed, *filling}
-        self._mine |= numbers
-        _variables = itertools.count(max([next(_variables), *(n + 1 for n in numbers)]))
+    ) -> list[Variable]:
         filled: dict[int, Job] = {}
         for state in jobs.values():
             job = Job(self, state.label, state.internal)
@@ -434,26 +235,12 @@ class BaseSession:
             job.follow(state)
             self._jobs[job.id] = self._driver.jobs[job.id] = job
             filled |= dict.fromkeys(state.outputs, job)
-        for name, (number, records) in names.items():
-            variable = self._names[name] = self._bind(number, records, name)
-            variable.job = filled.get(number)
-        for number, records in unnamed.items():
-            variable = self._bind(number, records)
-            variable.job = filled.get(number)
-            self.unnamed.append(variable)
-        self._driver.tell_names({number: name for name, (number, _) in names.items()})
-
-    def _arrived(self, number: int, records: bool) -> Variable:
-        """Return the handle of a variable that came with a result."""
-        known = self._handles.get(number)
-        if known is not None:
-            return known
-        self._driver.post(m.Hold(number))
-        return self._bind(number, records)
+        numbers = {*known.held, *known.escaped, *known.dropped, *known.freed, *filled}
+        return self._holding.adopt(numbers, filled, names, unnamed)
 
     def released(self, variable: int) -> None:
         """Note that the notebook has dropped a variable's handle. Any thread may call it."""
-        if not self._stopped:
+        if not self._ending.has_begun:
             self._driver.run_soon(lambda: self._driver.release(variable))
 
     def submit(
@@ -494,7 +281,7 @@ class BaseSession:
         for rank, _, _ in starts:
             self.check_rank(rank)
         packed = pack_starts(starts, self._driver.blobs)
-        if not packed.handles <= self._mine:
+        if not self._holding.has(packed.handles):
             raise UsageError(
                 f"{label} carries a variable of another session: collect it there and scatter it "
                 "here, or run both in one session"
@@ -505,7 +292,7 @@ class BaseSession:
         numbers = tuple(output.variable for output in outputs)
         token: Future[int] = Future()
         start = packed.starts
-        event = m.Submit(token, label, start, numbers, packed.handles, internal, gang, timeout)
+        event = ev.Submit(token, label, start, numbers, packed.handles, internal, gang, timeout)
 
         named = {o.name: (o.variable, o.records) for o in outputs if o.name is not None}
         unnamed = {o.variable: o.records for o in outputs if o.name is None}
@@ -521,9 +308,7 @@ class BaseSession:
                 self._driver.tell_names({output.variable: output.name})
         self._driver.run_soon(submit)
         # Behind it: what had the name before is released, and no checkpoint shall be without both.
-        for output in outputs:
-            if output.name is not None:
-                self._names[output.name] = output
+        self._holding.bind(outputs)
         job.id = self._result(token, f"the submission of {label}")
         self._jobs[job.id] = job
         return job
@@ -591,7 +376,7 @@ class BaseSession:
     def cancel(self, job: Job) -> None:
         """Cancel a job."""
         self._check_open()
-        self._driver.post(m.CancelJob(job.id))
+        self._driver.post(ev.CancelJob(job.id))
 
     # ------------------------------------------------------------ waiting
 
@@ -616,7 +401,7 @@ class BaseSession:
         """Wait until jobs have ended (None: all of them, down to the last continuation)."""
         self._check_open()
         check_seconds("timeout=", timeout)
-        token = self._driver.ask(lambda token: m.Wait(token, jobs))
+        token = self._driver.ask(lambda token: ev.Wait(token, jobs))
         self._result(token, what, timeout)
 
     def _result(self, token: Future[Any], what: str, timeout: float | None = None) -> Any:
@@ -642,29 +427,23 @@ class BaseSession:
         return [self._open(job.results[rank].body) for rank in range(self.size)]
 
     def _open(self, body: wire.Body) -> Any:
-        return restore(from_frames(body.frames), self._arrived, renew_classes=False)
+        return restore(from_frames(body.frames), self._holding.arrived, renew_classes=False)
 
     def __getitem__(self, name: str) -> Variable:
         """Return the variable of a name."""
-        try:
-            return self._names[name]
-        except (KeyError, TypeError):  # a list, say
-            known = ", ".join(sorted(self._names)) or "there are none"
-            raise UsageError(f"no variable has the name {name!r} (names: {known})") from None
+        return self._holding.find(name)
 
     def __delitem__(self, name: str) -> None:
         """Drop a name; the variable goes when no handle is left."""
-        found = self[name].name or name
-        self._driver.run_soon(lambda: self._driver.forget_name(found))
-        del self._names[found]
+        self._holding.drop(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self._holding.names
 
     @property
     def variables(self) -> dict[str, Variable]:
         """The named variables."""
-        return dict(self._names)
+        return dict(self._holding.names)
 
     @property
     def jobs(self) -> list[Job]:
@@ -701,7 +480,7 @@ class BaseSession:
         if durable and keeper is None:
             raise UsageError("this session has no store: start one with start(store=DIRECTORY)")
         begun = time.perf_counter()
-        token = self._driver.ask(m.TakeCheckpoint)
+        token = self._driver.ask(ev.TakeCheckpoint)
         data = self._result(token, "the checkpoint", timeout)
         number = data["checkpoint"]
         if durable and keeper is not None:
@@ -768,7 +547,7 @@ class BaseSession:
     def capture(self, name: str) -> None:
         self._check_open()
         self._capture = chosen = method(name).name
-        self._driver.post(m.UseCapture(chosen))
+        self._driver.post(ev.UseCapture(chosen))
 
     def kill(self, rank: int | None = None, wait: bool = False, engine: int | None = None) -> None:
         """Kill the engine that hosts a rank: a real SIGKILL.
@@ -792,7 +571,7 @@ class BaseSession:
         self._driver.run_soon(lambda: self._driver.kill(rank, engine, done))
         self._result(done, "the kill")
         if wait:
-            token = self._driver.ask(m.WaitProtected)
+            token = self._driver.ask(ev.WaitProtected)
             self._result(token, "the recovery")
             self._driver.linking.settled.wait(linking.PATIENCE)
 
@@ -822,18 +601,7 @@ class BaseSession:
         done: Future[Injection | None] = Future()
         drawn = None if plan is None else plan.drawn(self.size)
 
-        def begin() -> None:
-            injector = self._driver.injector
-            try:
-                if drawn is None:
-                    injector.end()
-                    done.set_result(None)
-                else:
-                    done.set_result(injector.begin(drawn))
-            except UsageError as error:
-                done.set_exception(error)
-
-        self._driver.run_soon(begin)
+        self._driver.run_soon(lambda: self._driver.injector.order(drawn, done))
         found: Injection | None = self._result(done, "the fault plan")
         return found
 
@@ -841,19 +609,7 @@ class BaseSession:
     def set_aside(self) -> list[SetAside]:
         """What is not run any more, since several engines were lost while it ran."""
         found = self._driver.master.poison.set_aside
-        return [self._open_aside(told) for told in list(found.values())]
-
-    def _open_aside(self, told: m.SetAside) -> SetAside:
-        function, args, why = None, (), ""
-        if isinstance(told.call, str):
-            why = told.call
-        else:
-            try:
-                function, args = self._open(told.call)
-            except Exception as error:  # noqa: BLE001 - the user's classes
-                why = f"{type(error).__name__}: {error}"
-        about = told.function, told.rank, told.job, told.losses, told.record
-        return SetAside(*about, function, args, why)
+        return [opened(told, self._open) for told in list(found.values())]
 
     def watch(self, look: Look) -> Watch:
         """Call a function up to four times a second, on a thread of its own.
@@ -894,38 +650,15 @@ class BaseSession:
 
     def status(self) -> Status:
         """Return the state of engines, ranks, jobs and checkpoints."""
-        if self._stopped or self._is_taken():
+        if self._ending.has_begun or self._ending.is_taken:
             self._check_open()
         return status_of(self, self._driver)
-
-    # ------------------------------------------------------------ what ranks print
-
-    def _print(self, printed: wire.Printed) -> None:
-        for rank, number, stream, line in printed.lines:
-            job = self._driver.jobs.get(number)
-            if job is not None and job.lines is not None:
-                job.lines.append((stream, line))
-                continue
-            out = sys.stderr if stream == "stderr" else sys.stdout
-            _say(f"[rank {rank}] {line}", out)
-
-    def _trouble(self, text: str) -> None:
-        _say(f"feliss_nb: {text}", sys.stderr)
 
     def __repr__(self) -> str:
         return f"<session {self.name!r}: {self.size} ranks, {self.state}, epoch {self.epoch}>"
 
     def _repr_html_(self) -> str:
-        return self.status()._repr_html_() if not self._stopped else repr(self)
-
-
-def _say(text: str, out: TextIO | None) -> None:
-    """Print on the master's thread, which must outlive a stream that fails.
-
-    It may be closed, have no reader, or be an object of the user's that does as it likes.
-    """
-    with contextlib.suppress(Exception):
-        print(text, file=out, flush=True)
+        return self.status()._repr_html_() if not self._ending.has_begun else repr(self)
 
 
 @atexit.register

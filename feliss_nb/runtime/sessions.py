@@ -15,9 +15,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from feliss_nb.errors import UsageError
-from feliss_nb.runtime import record
+from feliss_nb.runtime import claims
 from feliss_nb.runtime.owner import PREFIX, Process, processes_in
-from feliss_nb.runtime.record import Found
+from feliss_nb.runtime.replaying import Found
 from feliss_nb.runtime.table import Table
 
 # A session that is starting has made its directory and binds to its first socket a little later.
@@ -27,12 +27,12 @@ SETTLED = 60.0  # seconds
 def any_engine(found: Found) -> bool:
     """Whether an engine of a session lives."""
     engines = [value for key, value in found.notes.items() if key[0] == "engine"]
-    return any(record.is_alive(*engine) for engine in engines)
+    return any(claims.is_alive(*engine) for engine in engines)
 
 
 def directories() -> list[Path]:
     """Return the directories of the named sessions."""
-    home = record.home()
+    home = claims.home()
     return sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
 
 
@@ -40,12 +40,12 @@ def list_sessions() -> Table:
     """Return the named sessions of which something is alive."""
     rows = []
     for directory in directories():
-        owner, status = record.read_owner(directory), record.read_status(directory)
+        owner, status = claims.read_owner(directory), claims.read_status(directory)
         if owner is None:
             continue
-        engines = sum(record.is_alive(*engine) for engine in status.get("engines", {}).values())
+        engines = sum(claims.is_alive(*engine) for engine in status.get("engines", {}).values())
         has_owner = owner.is_alive()
-        if not (engines or has_owner or record.alive_processes(directory)):
+        if not (engines or has_owner or claims.alive_processes(directory)):
             continue
         since = status.get("since")
         age = "" if since is None else _age(time.time() - since)
@@ -66,8 +66,8 @@ def _age(seconds: float) -> str:
 
 
 def _there(name: str) -> Path:
-    directory = record.directory_of(name)
-    if record.read_owner(directory) is None:
+    directory = claims.directory_of(name)
+    if claims.read_owner(directory) is None:
         known = ", ".join(unquote(path.name) for path in directories()) or "there are none"
         raise UsageError(f"there is no session named {name!r} (named sessions: {known})")
     return directory
@@ -81,7 +81,7 @@ def kill_rank(name: str, rank: int) -> int:
     UsageError
         If there is no such session or rank, or the engine has ended.
     """
-    status = record.read_status(_there(name))
+    status = claims.read_status(_there(name))
     engine = status.get("ranks", {}).get(str(rank))
     if engine is None:
         last = len(status.get("ranks", {})) - 1
@@ -100,7 +100,7 @@ def kill_rank(name: str, rank: int) -> int:
 
 def _living(engine: tuple[int, float] | None) -> Process | None:
     """Return the process of an engine; None if it has ended, though nobody has looked yet."""
-    if engine is None or not record.is_alive(*engine):
+    if engine is None or not claims.is_alive(*engine):
         return None
     try:
         return Process(*engine)
@@ -116,15 +116,15 @@ def end(name: str) -> None:
     UsageError
         If there is none, or its process lives.
     """
-    directory, _ = record.take(name, force=False)
+    directory, _ = claims.take(name, force=False)
     clear(directory)
 
 
 def clear(directory: Path) -> None:
     """Remove a session, with all of its processes."""
-    status = record.read_status(directory)
+    status = claims.read_status(directory)
     found = []
-    for each in record.alive_processes(directory):
+    for each in claims.alive_processes(directory):
         with contextlib.suppress(ProcessLookupError):
             found.append(Process(each.pid))
     for process in found:
@@ -146,11 +146,11 @@ def clean() -> list[str]:
     """
     removed = []
     for directory in directories():
-        with record.locked(directory):
-            owner = record.read_owner(directory)
-            engines = record.read_status(directory).get("engines", {}).values()
+        with claims.locked(directory):
+            owner = claims.read_owner(directory)
+            engines = claims.read_status(directory).get("engines", {}).values()
             if owner is not None and (
-                owner.is_alive() or any(record.is_alive(*engine) for engine in engines)
+                owner.is_alive() or any(claims.is_alive(*engine) for engine in engines)
             ):
                 continue
             clear(directory)

@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from numbers import Real
 from typing import Any, Protocol
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 from feliss_nb.errors import SessionClosed, UsageError, WaitTimeout
 from feliss_nb.runtime.driver import Driver
 from feliss_nb.runtime.status import JobStatus
@@ -101,7 +101,7 @@ def wait_for(
                 progress.tick()
     except BaseException:
         if not token.done():
-            driver.post(m.Unwait(token))
+            driver.post(ev.Unwait(token))
         raise
     finally:
         if progress is not None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
 from feliss_nb.core.rank import Rank
@@ -43,7 +45,7 @@ def restore_all(master: Master) -> list[Any]:
 def running_master(size: int = 2, spares: int = 1, copies: int = 1) -> Master:
     master = Master(copies=copies)
     engines = tuple(f"e{i}" for i in range(size + spares))
-    master.handle(m.Start(engines, size))
+    master.handle(ev.Start(engines, size))
     restore_all(master)
     assert master.state == "running"
     return master
@@ -52,7 +54,7 @@ def running_master(size: int = 2, spares: int = 1, copies: int = 1) -> Master:
 def submit(master: Master, *ranks: int, **more: Any) -> int:
     """Submit a job that starts on `ranks`; return its number."""
     starts = tuple((rank, None, ()) for rank in ranks or (0,))
-    return only(master.handle(m.Submit("submit", "job", starts, **more)), m.Answer)[0].value
+    return only(master.handle(ev.Submit("submit", "job", starts, **more)), cmd.Answer)[0].value
 
 
 def end(master: Master, job: int, *ranks: int) -> list[Any]:
@@ -83,7 +85,7 @@ def cut_all(master: Master) -> None:
 def commit(master: Master, variables: tuple[int, ...] = (), reached: tuple[int, ...] = ()) -> Any:
     """Take a checkpoint to its commit; return the commands of the last step."""
     if master.state == "running":
-        master.handle(m.TakeCheckpoint("checkpoint"))
+        master.handle(ev.TakeCheckpoint("checkpoint"))
     if master.state == "preparing":
         begin_all(master)
     number, holders = master.cut, master.pending.holders

@@ -7,6 +7,8 @@ import pickle
 import pytest
 from core_helpers import commit, cut_all, end, only, restore_all, running_master, submit
 
+from feliss_nb.core import commands as cmd
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.image import MasterImage
 from feliss_nb.core.master import Master
@@ -23,7 +25,7 @@ def go_on(image: MasterImage, engines: int = 2, held: frozenset[int] = frozenset
     master = Master()
     names = tuple(f"n{i}" for i in range(engines))
     routes = spread(image.size, names)
-    commands = master.handle(m.StartFrom(names, again(image), routes, held, cut))
+    commands = master.handle(ev.StartFrom(names, again(image), routes, held, cut))
     commands += restore_all(master)
     assert master.state == "running"
     master.check_invariants()
@@ -46,7 +48,7 @@ def test_more_engines_than_ranks_are_spares():
     commit(master)
     new, _ = go_on(master.image(), engines=3)
     assert new.routes == {0: "n0", 1: "n1"}
-    commands = new.handle(m.EngineLost("n0", "killed"))
+    commands = new.handle(ev.EngineLost("n0", "killed"))
     assert not only(commands, m.Rollback) or new.routes[0] == "n2"
 
 
@@ -61,7 +63,7 @@ def test_checkpoints_count_on_from_the_largest_number():
 def test_what_ran_at_the_cut_goes_on_and_what_came_behind_it_is_submitted_again():
     master = running_master()
     runs = submit(master, 0)
-    master.handle(m.TakeCheckpoint("checkpoint"))
+    master.handle(ev.TakeCheckpoint("checkpoint"))
     cut_all(master)
     late = submit(master, 1)
     commit(master)
@@ -89,7 +91,7 @@ def test_an_outcome_that_was_delivered_after_the_cut_is_not_compared():
     job = submit(master)
     commit(master)
     end(master, job)
-    master.handle(m.Wait("wait", (job,)))
+    master.handle(ev.Wait("wait", (job,)))
     image = master.image()
     new, _ = go_on(image)
     failed = m.Failed(new.epoch, new.cut, 0, job, "other than before")
@@ -103,7 +105,7 @@ def test_the_order_that_the_notebook_waited_for_is_kept():
     first = submit(master)
     commit(master)
     end(master, first)
-    master.handle(m.Wait("wait", (first,)))
+    master.handle(ev.Wait("wait", (first,)))
     second = submit(master)
     new, commands = go_on(master.image())
     assert not only(commands, m.Inject)  # it was submitted when the first had ended
@@ -114,9 +116,9 @@ def test_waits_of_the_old_notebook_are_dropped():
     master = running_master()
     job = submit(master)
     commit(master)
-    master.handle(m.Wait("wait", (job,)))
+    master.handle(ev.Wait("wait", (job,)))
     new, _ = go_on(master.image())
-    assert not only(end(new, job), m.Answer)
+    assert not only(end(new, job), cmd.Answer)
 
 
 def test_a_fetch_that_ran_is_called_off_and_a_later_one_never_was():
@@ -124,7 +126,7 @@ def test_a_fetch_that_ran_is_called_off_and_a_later_one_never_was():
     runs = submit(master, internal=True)
     commit(master)
     late = submit(master, internal=True)
-    master.handle(m.CancelJob(late))
+    master.handle(ev.CancelJob(late))
     new, commands = go_on(master.image())
     assert not only(commands, m.Inject)
     assert {c.job for c in only(commands, m.Cancel)} == {runs}
@@ -138,7 +140,7 @@ def test_a_job_called_off_after_the_cut_is_so_again():
     master = running_master()
     job = submit(master)
     commit(master)
-    master.handle(m.CancelJob(job))
+    master.handle(ev.CancelJob(job))
     new, commands = go_on(master.image())
     assert {c.job for c in only(commands, m.Cancel)} == {job}
     assert new.jobs[job].state == "cancelled"
@@ -172,8 +174,8 @@ def test_an_image_shares_nothing_with_the_master():
     image = master.image()
     before = pickle.dumps(image)
     end(master, job)
-    master.handle(m.CancelJob(submit(master)))
-    master.handle(m.Release(1))
+    master.handle(ev.CancelJob(submit(master)))
+    master.handle(ev.Release(1))
     commit(master)
     assert pickle.dumps(image) == before
 
@@ -183,7 +185,7 @@ def test_a_loss_before_the_copies_stand_is_final_here():
     master = running_master(size=2, spares=0)
     commit(master)
     new, _ = go_on(master.image())
-    new.handle(m.EngineLost("n0", "killed"))
+    new.handle(ev.EngineLost("n0", "killed"))
     assert new.state == "failed"
 
 
@@ -191,8 +193,8 @@ def test_an_engine_that_was_lost_before_it_stood():
     master = running_master(size=2, spares=0)
     commit(master)
     new = Master()
-    new.handle(m.EngineLost("n1", "killed"))
-    new.handle(m.StartFrom(("n0", "n1"), again(master.image()), {0: "n0", 1: "n1"}))
+    new.handle(ev.EngineLost("n1", "killed"))
+    new.handle(ev.StartFrom(("n0", "n1"), again(master.image()), {0: "n0", 1: "n1"}))
     assert new.state == "failed"
 
 
@@ -200,5 +202,5 @@ def test_only_a_new_master_goes_on_from_an_image():
     master = running_master()
     commit(master)
     with pytest.raises(IllegalTransition):
-        master.handle(m.StartFrom(("n0",), again(master.image()), {0: "n0", 1: "n0"}))
+        master.handle(ev.StartFrom(("n0",), again(master.image()), {0: "n0", 1: "n0"}))
     assert (master.state, master.epoch) == ("running", 0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from core_helpers import running_master
 
-from feliss_nb.core.messages import Fence, LinkBroken, Running, SetAside
+from feliss_nb.core.commands import Fence
+from feliss_nb.core.messages import LinkBroken, Running, SetAside
 from feliss_nb.core.poison import Poison
 from feliss_nb.errors import LossError
 from feliss_nb.lab.simulator import Simulation
@@ -84,7 +85,7 @@ def test_it_is_counted_from_master_to_master(seed):
         sim.replace_master(seed % 4 or None)
     assert "failed" in sim.run()[0]
     assert len([line for line in sim.log if line[1] == "killed"]) == 3
-    assert sim.term == 2
+    assert sim.control.term == 2
 
 
 def test_what_was_set_aside_is_kept_with_the_counts():

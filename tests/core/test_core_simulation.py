@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 from feliss_nb.errors import LossError, ReplayDiverged
 from feliss_nb.lab.campaign import inject, undisturbed
 from feliss_nb.lab.simulator import Hang, Simulation
@@ -83,7 +83,7 @@ def _no_garbage_is_left(sim: Simulation) -> None:
     """Every variable was dropped; what only garbage reaches goes one commit later."""
     for _ in range(3):
         sim.settle()
-        sim.ask(m.TakeCheckpoint)
+        sim.ask(ev.TakeCheckpoint)
     sim.settle()
     for engine in sim.engines.values():
         left = {v for runner in engine.runners.values() for v in runner.partitions}
@@ -280,11 +280,11 @@ def test_another_notebook_goes_on_with_what_has_a_name(world, hops, events, loss
     sim.askers.clear()
     for question in sim.open.values():
         question.asker = None
-    for parcel in sim.links["control", "notebook", "master"]:
+    for parcel in sim.links.under_way["control", "notebook", "master"]:
         parcel.lost = True
     before = sim.master.epoch
     sim.replace_master()
-    sim.tell(m.TakeOver(frozenset({1})))
+    sim.tell(ev.TakeOver(frozenset({1})))
     walks = any(job.label == "walk" for job in sim.master.jobs.values())
     if loss and world["copies"] and world["workers"] > 1:
         sim.kill(sim.host(0))
@@ -355,7 +355,7 @@ def test_a_session_that_nobody_answers_is_called_a_hang():
 
 
 def iter_wait() -> Any:
-    yield lambda token: m.Wait(token, None)
+    yield lambda token: ev.Wait(token, None)
 
 
 def test_losing_everything_is_an_error_for_the_notebook():

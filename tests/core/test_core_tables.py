@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from core_helpers import continuation
 
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core import tables
 from feliss_nb.core.master import Master
@@ -63,10 +64,10 @@ def test_an_illegal_move_of_a_rank_raises_and_changes_nothing(state: str, move: 
 
 def test_a_second_start_raises_and_changes_nothing() -> None:
     master = Master()
-    master.handle(m.Start(("e0",), 1))
+    master.handle(ev.Start(("e0",), 1))
     before = contents(master)
     with pytest.raises(IllegalTransition, match="stand up"):
-        master.handle(m.Start(("e1", "e2"), 2))
+        master.handle(ev.Start(("e1", "e2"), 2))
     assert contents(master) == before
 
 

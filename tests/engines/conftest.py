@@ -19,7 +19,7 @@ import pytest
 from engine_work import on_engines
 
 import feliss_nb as feliss
-from feliss_nb.core.messages import TakeCheckpoint
+from feliss_nb.core.events import TakeCheckpoint
 
 #: Seconds; a shared machine stalls. Nothing that works comes near it.
 PATIENCE = 60.0

@@ -69,7 +69,7 @@ def break_worker_once(broke: str) -> None:
         return
     touch(broke)
     for worker in _workers.values():
-        worker._outbox.append([object()])
+        worker.control._outbox.append([object()])
     while True:
         time.sleep(0.005)
 

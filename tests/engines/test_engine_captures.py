@@ -12,7 +12,7 @@ from engine_work import on_engines, touch
 
 import feliss_nb as feliss
 from feliss_nb import errors
-from feliss_nb.core.messages import TakeCheckpoint
+from feliss_nb.core.events import TakeCheckpoint
 from feliss_nb.state import canonical_digest
 from feliss_nb.state.captures import names
 from feliss_nb.state.handle import Target

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jupyter_client.manager import KernelManager
 
-from feliss_nb.runtime import record
+from feliss_nb.runtime import claims
 
 PATIENCE = 60.0
 
@@ -99,4 +99,4 @@ def test_a_session_outlives_its_kernel(kernel: Kernel, flags: Any, how: str) -> 
     flags.set("go")
     assert kernel.run(READ).split()[-2:] == ["0", "285"]
     kernel.run("%feliss stop")
-    assert not record.directory_of("menu").exists()
+    assert not claims.directory_of("menu").exists()

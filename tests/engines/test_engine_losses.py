@@ -313,7 +313,7 @@ def test_losing_owner_and_holder_at_once_ends_with_an_error(during: str, flags: 
         flags.wait("runs")
         token = None
         if during == "a checkpoint":  # it waits for rank 2
-            from feliss_nb.core.messages import TakeCheckpoint
+            from feliss_nb.core.events import TakeCheckpoint
 
             token = session._driver.ask(TakeCheckpoint)
             session.events.wait_for("checkpoint-begun", 2, PATIENCE)

@@ -15,7 +15,7 @@ import pytest
 
 import feliss_nb as feliss
 from feliss_nb import cli, errors
-from feliss_nb.runtime import record
+from feliss_nb.runtime import claims
 from feliss_nb.runtime.owner import Process, processes_in
 from feliss_nb.runtime.sessions import kill_rank
 
@@ -77,8 +77,8 @@ def ended() -> Iterator[Callable[[str], None]]:
     names: list[str] = []
     yield names.append
     for name in names:
-        directory = record.directory_of(name)
-        for process in record.alive_processes(directory) if directory.exists() else ():
+        directory = claims.directory_of(name)
+        for process in claims.alive_processes(directory) if directory.exists() else ():
             process.kill()
 
 
@@ -105,7 +105,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 def kill_everything(name: str) -> None:
     """Kill the engines, their nannies and the controller of a session."""
-    found = record.alive_processes(record.directory_of(name))
+    found = claims.alive_processes(claims.directory_of(name))
     watched = [Process(each.pid) for each in found]
     for process in watched:
         process.kill()
@@ -117,13 +117,13 @@ def kill_everything(name: str) -> None:
 def left_of(name: str, places: list[str]) -> list[Any]:
     """What is there of a session that was stopped."""
     found: list[Any] = [place for place in places if os.path.exists(place)]
-    if record.directory_of(name).exists():
-        found.append(record.directory_of(name))
+    if claims.directory_of(name).exists():
+        found.append(claims.directory_of(name))
     return found + [p for place in places for p in processes_in(place) if p.is_running()]
 
 
 def places_of(name: str) -> list[str]:
-    return list(record.read_status(record.directory_of(name))["directories"])
+    return list(claims.read_status(claims.directory_of(name))["directories"])
 
 
 def test_a_job_goes_on_without_its_notebook_and_nothing_is_set_back(
@@ -205,7 +205,7 @@ def test_a_master_that_comes_back_from_a_pause_has_no_say(begin: Any, flags: Any
 def controller_of(name: str) -> psutil.Process:
     [found] = [
         process
-        for process in record.alive_processes(record.directory_of(name))
+        for process in claims.alive_processes(claims.directory_of(name))
         if "ipyparallel.controller" in " ".join(process.cmdline()) and process.ppid() == 1
     ] or [None]
     assert found is not None
@@ -321,7 +321,7 @@ def test_what_kills_its_engines_is_counted_from_process_to_process(
     with feliss.resume("nine") as session:
         [kept] = session.set_aside
         assert (kept.name, kept.rank, kept.losses, kept.args[1]) == ("die", 0, 3, "a text")
-        assert session._driver.timeout == 30.0
+        assert session._driver.blame.timeout == 30.0
         assert [job.state for job in session.jobs if job.label == "die"] == ["failed"]
         assert session.apply(abs, -1).collect() == [1, 1]
 
@@ -349,7 +349,7 @@ def test_what_an_engine_dies_of_with_no_master_is_counted(
     ended("eleven")
     process = launch(LONELY, str(flags.folder))
     flags.wait("runs")
-    status = record.read_status(record.directory_of("eleven"))
+    status = claims.read_status(claims.directory_of("eleven"))
     engine = Process(*status["engines"][status["ranks"]["0"]])
     kill(process)
     flags.set("go")
@@ -413,4 +413,4 @@ def test_the_examples_of_the_manual_run_as_they_stand(script: Any) -> None:
     script(first)
     found = script("import feliss_nb as feliss\n" + second)
     assert found.stdout.splitlines()[-1] == str(sum(n * n for n in range(1000)))
-    assert not record.directory_of("mine").exists()
+    assert not claims.directory_of("mine").exists()

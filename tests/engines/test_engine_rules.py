@@ -14,7 +14,7 @@ import pytest
 
 import feliss_nb as feliss
 from feliss_nb import errors
-from feliss_nb.core.messages import WaitProtected
+from feliss_nb.core.events import WaitProtected
 from feliss_nb.state.handle import Target
 
 PATIENCE = 60.0

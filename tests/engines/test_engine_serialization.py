@@ -140,12 +140,12 @@ def test_a_large_global_travels_once_per_engine_and_anew_when_it_changed(script:
 
         def main():
             with feliss.start(workers=2, spares=1, checkpoint_every=None) as s:
-                send = s._driver._send
+                send = s._driver._exchange.send
                 def counting(engine, message):
                     size = sum(memoryview(f).nbytes for f in wire.encode(message))
                     sent[engine] = sent.get(engine, 0) + size
                     send(engine, message)
-                s._driver._send = counting
+                s._driver._exchange.send = counting
                 def travelled():
                     found = {e: round(n / 8e6) for e, n in sent.items() if n > 4e6}
                     sent.clear()

@@ -162,7 +162,7 @@ def test_a_kernel_that_is_killed_in_each_phase(phase, seed):
     sim = Simulation(seed, record=True)
     loss = [Fault("kill", phase="reducing", nth=3)] if phase == "loading" else []
     run(sim, PROGRAM, *loss, Fault("kill-kernel", phase=phase, nth=1 + seed % 2 * (not loss)))
-    assert sim.term == 1
+    assert sim.control.term == 1
     assert sim.master.epoch == len(loss)
 
 
@@ -171,7 +171,7 @@ def test_a_kernel_that_is_killed_with_an_engine(seed):
     sim = Simulation(seed, record=True)
     first = Fault("kill", phase="encoding", nth=1 + seed)
     kinds = run(sim, PROGRAM, first, Fault("kill-kernel", phase="detecting"))
-    assert sim.term == 1
+    assert sim.control.term == 1
     assert "recovered" in kinds
 
 

@@ -202,8 +202,10 @@ def test_a_frame_of_ours_that_is_too_large_comes_in_pieces(
         assert mine.open(pieces[:-1]) is None
         assert [bytes(frame) for frame in mine.open(pieces) or ()] == message
     peer.send(os.urandom(1100))  # from one who knows the secret, too
-    peer.send(b"the next one")
-    assert inbox.poll(PATIENCE)
+    for _ in range(PATIENCE // 100):  # what follows on that connection may end with it
+        peer.send(b"the next one")
+        if inbox.poll(100):
+            break
     assert inbox.recv() == b"the next one"
 
 

@@ -10,34 +10,35 @@ from typing import Any
 
 import pytest
 
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
 from feliss_nb.core.seat import Seat
 from feliss_nb.errors import CorruptSnapshot, SessionTaken, StoreError, UsageError
-from feliss_nb.runtime import events, record, wire
+from feliss_nb.runtime import claims, events, replaying, wire
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.record import Record
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(record.STATE, str(tmp_path))
+    monkeypatch.setenv(claims.STATE, str(tmp_path))
     return tmp_path
 
 
-def submit(label: str) -> m.Submit:
+def submit(label: str) -> ev.Submit:
     work = wire.Parcel(None, b"x" * 10, (b"y" * 100_000,), ())
-    return m.Submit(Future(), label, ((0, work, ()),))
+    return ev.Submit(Future(), label, ((0, work, ()),))
 
 
 class Written:
     """A seat with one rank, and its record."""
 
     def __init__(self, name: str = "mine") -> None:
-        self.directory, term = record.begin(name)
+        self.directory, term = claims.begin(name)
         self.record = Record(name, self.directory, term)
         self.seat = Seat(Master(copies=0))
-        self.seat.handle(m.Start(("0",), 1))
+        self.seat.handle(ev.Start(("0",), 1))
         self.record.note("about", {"seed": 7})
         self.record.renew(self.seat, {})
 
@@ -52,7 +53,7 @@ class Written:
         self.seat.handle(event)
 
     def wait(self) -> None:
-        event = m.Wait(Future(), None)
+        event = ev.Wait(Future(), None)
         self.record.event(event)
         self.seat.handle(event)
 
@@ -62,7 +63,7 @@ class Written:
         return path
 
 
-def labels(found: record.Found | None) -> list[str]:
+def labels(found: replaying.Found | None) -> list[str]:
     assert found is not None
     return [job.label for job in found.seat.master.jobs.values()]
 
@@ -74,7 +75,7 @@ def test_what_is_written_comes_to_the_same() -> None:
     written.submit("one")
     written.wait()
     written.submit("two")
-    found = record.read(written.directory)
+    found = replaying.read(written.directory)
     assert found is not None
     assert labels(found) == ["one", "two"]
     assert found.notes == {"about": {"seed": 7}, ("name", "one"): (3, True)} | {
@@ -88,7 +89,7 @@ def test_what_is_written_comes_to_the_same() -> None:
     assert bytes(work.buffers[0]) == b"y" * 100_000
     # An image says the same, and is all that is there then.
     written.record.renew(written.seat, {})
-    assert labels(record.read(written.directory)) == ["one", "two"]
+    assert labels(replaying.read(written.directory)) == ["one", "two"]
     assert {path.stat().st_mode & 0o777 for path in written.directory.iterdir()} == {0o600}
     assert written.directory.stat().st_mode & 0o777 == 0o700
 
@@ -102,22 +103,22 @@ def test_a_record_that_ends_in_the_middle_of_a_piece_holds_what_came_before() ->
     written.submit("two")
     data = written.path.read_bytes()
     for end in [*range(whole, whole + 200), *range(whole + 200, len(data), 5003)]:
-        assert labels(record.replay(memoryview(data[:end]), "it")) == ["one"]
+        assert labels(replaying.replay(memoryview(data[:end]), "it")) == ["one"]
     # A page of zeros in the place of what was not written to the disk.
     torn = data[: whole + 50] + bytes(len(data) - whole - 50)
     with pytest.raises(CorruptSnapshot):
-        record.replay(memoryview(data[:300] + b"\0" + data[301:]), "it")
-    assert labels(record.replay(memoryview(torn[: whole + 60]), "it")) == ["one"]
+        replaying.replay(memoryview(data[:300] + b"\0" + data[301:]), "it")
+    assert labels(replaying.replay(memoryview(torn[: whole + 60]), "it")) == ["one"]
     with pytest.raises(CorruptSnapshot, match="holds nothing"):
-        record.replay(memoryview(b""), "it")
+        replaying.replay(memoryview(b""), "it")
 
 
 @pytest.mark.usefixtures("home")
 def test_a_master_whose_place_was_taken_hears_of_it() -> None:
     written = Written()
     with pytest.raises(UsageError, match="this process"):
-        record.take("mine", force=False)
-    _, term = record.take("mine", force=True)
+        claims.take("mine", force=False)
+    _, term = claims.take("mine", force=True)
     assert term == 2
     with pytest.raises(SessionTaken, match="took it over"):
         written.submit("one")
@@ -125,8 +126,8 @@ def test_a_master_whose_place_was_taken_hears_of_it() -> None:
         written.record.renew(written.seat, {})
     written.record.remove()
     assert written.directory.exists()  # it is another's
-    record.give_back(written.directory, term)
-    assert record.take("mine", force=False)[1] == 3
+    claims.give_back(written.directory, term)
+    assert claims.take("mine", force=False)[1] == 3
 
 
 @pytest.mark.usefixtures("home")
@@ -151,10 +152,10 @@ def test_a_submission_that_a_full_disk_does_not_take_is_refused(
             written.submit("two")
     with pytest.raises(StoreError):  # until there is an image, it does not hold everything
         written.submit("three")
-    assert labels(record.read(written.directory)) == ["one"]
+    assert labels(replaying.read(written.directory)) == ["one"]
     written.record.renew(written.seat, {})
     written.submit("four")
-    assert labels(record.read(written.directory)) == ["one", "four"]
+    assert labels(replaying.read(written.directory)) == ["one", "four"]
 
 
 @pytest.mark.usefixtures("home")
@@ -162,17 +163,17 @@ def test_what_others_can_write_is_not_read() -> None:
     written = Written()
     written.path.chmod(0o666)
     with pytest.raises(UsageError, match="not yours alone"):
-        record.read(written.directory)
+        replaying.read(written.directory)
     written.path.chmod(0o600)
     written.directory.chmod(0o777)
     with pytest.raises(UsageError, match="others can write"):
-        record.read(written.directory)
+        replaying.read(written.directory)
     written.directory.chmod(0o700)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "Größe", "a b", "%2F"])
 def test_any_text_is_a_name_and_stays_inside(home: Path, name: str) -> None:
-    directory = record.directory_of(name)
+    directory = claims.directory_of(name)
     assert directory.parent == home / "sessions"
     assert not directory.name.startswith(".")
 
@@ -181,13 +182,13 @@ def test_any_text_is_a_name_and_stays_inside(home: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["", None, 3, "x" * 300])
 def test_what_is_no_name_is_refused(name: Any) -> None:
     with pytest.raises(UsageError, match="name"):
-        record.directory_of(name)
+        claims.directory_of(name)
 
 
 @pytest.mark.usefixtures("home")
 def test_there_is_nothing_to_take() -> None:
     with pytest.raises(UsageError, match=r"no session named 'mine'.*there are none"):
-        record.take("mine", force=False)
+        claims.take("mine", force=False)
 
 
 def test_events_go_from_process_to_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

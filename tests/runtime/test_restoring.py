@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from feliss_nb.core import messages as m
+from feliss_nb.core import events as ev
 from feliss_nb.core.image import MasterImage
 from feliss_nb.core.master import Master
 from feliss_nb.errors import CorruptSnapshot, StoreWarning, UsageError
@@ -29,7 +29,7 @@ from feliss_nb.store.manifest import make
 
 def image(checkpoint: int, size: int) -> MasterImage:
     master = Master()
-    master.handle(m.Start(("e0",) * size, size))
+    master.handle(ev.Start(("e0",) * size, size))
     found = master.image()
     return dataclasses.replace(found, committed=dataclasses.replace(found.committed, id=checkpoint))
 

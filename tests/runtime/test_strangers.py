@@ -10,6 +10,7 @@ import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
 from feliss_nb.core.seat import Seat
 from feliss_nb.errors import CorruptSnapshot, FelissError
-from feliss_nb.runtime import doors, record, wire
+from feliss_nb.runtime import claims, doors, replaying, wire
 from feliss_nb.runtime.doors import Doors
 from feliss_nb.runtime.events import EventLog
 from feliss_nb.runtime.peers import LOST, Peers
@@ -201,16 +203,16 @@ def test_the_inbox_of_an_engine_goes_on(private: Path, door: Doors) -> None:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, int]:
     """A record of some jobs, and how many there are."""
     home = tmp_path_factory.mktemp("state")
-    old = os.environ.get(record.STATE)
-    os.environ[record.STATE] = str(home)
+    old = os.environ.get(claims.STATE)
+    os.environ[claims.STATE] = str(home)
     try:
-        directory, term = record.begin("mine")
+        directory, term = claims.begin("mine")
         written, seat = Record("mine", directory, term), Seat(Master(copies=0))
-        seat.handle(m.Start(("0",), 1))
+        seat.handle(ev.Start(("0",), 1))
         written.renew(seat, {})
         for number in range(5):
             work = wire.Parcel(None, b"x" * 10, (b"y" * 20_000,), ())
-            event = m.Submit(record.Future(), f"job {number}", ((0, work, ()),))
+            event = ev.Submit(Future(), f"job {number}", ((0, work, ()),))
             written.submission(event, [], {("name", str(number)): (number, True)})
             seat.handle(event)
         [path] = directory.glob("record-*")
@@ -218,9 +220,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, int]:
         written.close()
     finally:
         if old is None:
-            del os.environ[record.STATE]
+            del os.environ[claims.STATE]
         else:
-            os.environ[record.STATE] = old
+            os.environ[claims.STATE] = old
     return data, 5
 
 
@@ -232,7 +234,7 @@ def test_a_record_that_was_changed_is_refused_or_cut(
     data, jobs = recorded
     changed = change(data)
     try:
-        found = record.replay(memoryview(changed), "it")
+        found = replaying.replay(memoryview(changed), "it")
     except CorruptSnapshot:
         return
     labels = [job.label for job in found.seat.master.jobs.values()]
@@ -255,10 +257,10 @@ def test_what_is_read_of_a_session_is_no_program(
     }
     (directory / name).write_bytes(change(texts[name].encode()))
     try:
-        record.read_owner(directory)
+        claims.read_owner(directory)
     except CorruptSnapshot:
         assert name == "owner"
-    assert isinstance(record.read_status(directory), dict)
+    assert isinstance(claims.read_status(directory), dict)
     log = EventLog()
     log.go_on(directory, 0.0)
     assert len(log) <= 4
