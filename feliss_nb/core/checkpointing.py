@@ -199,6 +199,10 @@ class Checkpoints:
         """Whether every snapshot of the committed checkpoint has its copies."""
         return self.committed.is_protected(self.fleet.routes, self._required())
 
+    def is_bare(self) -> bool:
+        """Whether a rank's snapshot is nowhere any more: then there is nothing to copy."""
+        return self.committed.is_bare(self.fleet.routes)
+
     def replicate_missing(self) -> Commands:
         """Make anew the copies that a loss destroyed."""
         fleet = self.fleet

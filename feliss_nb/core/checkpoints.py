@@ -72,6 +72,12 @@ class Committed:
         """Whether every rank's snapshot is on `wanted` engines."""
         return self.id == 0 or all(len(self.shards.get(rank, ())) >= wanted for rank in ranks)
 
+    def is_bare(self, ranks: Iterable[int]) -> bool:
+        """Whether a rank's snapshot is on no engine, nor on its way to one."""
+        found = {rank for rank, holders in self.shards.items() if holders}
+        found |= {rank for rank, _ in self.coming}
+        return self.id != 0 and not found.issuperset(ranks)
+
     def survives(self, engine: Engine) -> bool:
         """Whether every snapshot is on another engine than this one, too."""
         return self.id == 0 or all(holders - {engine} for holders in self.shards.values())

@@ -12,6 +12,7 @@ Rules
   back between ranks, so what a step waits for comes as it does without a checkpoint.
 * The epoch rises when a recovery completes; a loss during a recovery extends it.
 * No rank runs in a new epoch before all stand; lost engines are replaced behind that.
+* Lost copies are made anew; where no copy is left to copy, another checkpoint is taken at once.
 * What ran when an engine was lost may be the cause: see `poison`. A rank that ran something then
   starts again when its new host may be lost as well, with no snapshot lost for good.
 """
@@ -71,6 +72,7 @@ class Master:
         self.restored: set[int] = set()
         self.to_replace = 0  # lost engines
         self.protect_waits: list[Any] = []
+        self.mended = 0  # the last checkpoint that another was taken for, since copies were lost
         self.poison = Poison(losses)
         self.ordered = 0  # replacements that have not come
         self.careful: set[int] = set()  # ranks that ran something when their engine was lost
@@ -173,7 +175,7 @@ class Master:
         if self.waiting and self.state in _LIVE and self._is_backed():
             self.waiting = frozenset()
             commands += self.fleet.to_all(m.StartWaiting(self.epoch))
-        if self.state == "running" and self.wanted:
+        if self.state == "running" and (self._must_mend() or self.wanted):
             self._step("checkpoint")
             commands += self.checkpoints.prepare()
         if self.state in _LIVE:
@@ -185,6 +187,19 @@ class Master:
                 commands += [cmd.Answer(token) for token in self.protect_waits]
                 self.protect_waits = []
         return commands
+
+    def _must_mend(self) -> bool:
+        """Tell, once, that only another checkpoint protects what runs: no copy is left to copy.
+
+        Who waits for copies waits for that one, and hears what comes of it.
+        """
+        if not self.checkpoints.is_bare():
+            return False
+        self.wanted.extend(self.protect_waits)
+        self.protect_waits = []
+        is_told = self.mended == self.committed.id
+        self.mended = self.committed.id
+        return not is_told
 
     def _step(self, event: str) -> None:
         self.state = tables.step(tables.MASTER, self.state, event, "master")
@@ -376,10 +391,8 @@ class Master:
 
     def _lost(self, event: ev.EngineLost) -> Commands:
         lost = event.engine
-        if self.state in _OVER:
-            return []
-        self.gone[lost] = event
-        if lost not in self.engines:
+        self.gone[lost] = event  # in any state: what it said last may come behind this
+        if self.state in _OVER or lost not in self.engines:
             return []
         ranks = self.fleet.remove(lost)
         self.committed.lose(lost)

@@ -24,8 +24,14 @@ KINDS = {
     "flip-bit-in-store": "one bit of a file of the newest checkpoint on the store is another",
     "fill-disk": "the engine cannot write to the store for `seconds`: no space is left",
     "kill-controller": "SIGKILL to ipyparallel's controller",
+    "kill-kernel": "SIGKILL to the process that has the session: in a notebook, to its kernel",
 }
-"""What can go wrong. (That the kernel dies is tested from outside: nobody here would be left.)"""
+"""What can go wrong.
+
+``kill-kernel`` is real: it ends the process that injected it, and all that was not saved there. It
+needs a session with a name, with which another process goes on by `feliss_nb.resume`; what has not
+happened of the plan by then does not happen.
+"""
 
 PHASES = {
     "mapping": "a rank has mapped records",
@@ -41,7 +47,7 @@ PHASES = {
 
 #: Kinds that take an engine's copy or word, and need a partner.
 _WITH_PEER = ("delay", "drop", "cut")
-_OF_NO_ENGINE = ("kill-controller", "flip-bit-in-store")
+_OF_NO_ENGINE = ("kill-controller", "kill-kernel", "flip-bit-in-store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,11 @@ class Fault:
     def needs_engine(self) -> bool:
         """Whether it happens to an engine."""
         return self.kind not in _OF_NO_ENGINE
+
+    @property
+    def needs_name(self) -> bool:
+        """Whether only a session with a name goes on behind it."""
+        return self.kind == "kill-kernel"
 
     def __str__(self) -> str:
         when = "at once"

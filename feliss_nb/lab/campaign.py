@@ -18,6 +18,7 @@ from feliss_nb.faults import KINDS as FAULT_KINDS
 from feliss_nb.faults import FaultPlan
 from feliss_nb.lab.simulated_faults import SKIPPED
 from feliss_nb.lab.simulator import Simulation
+from feliss_nb.lab.simulator_checks import check_rest
 
 #: More than any of the programs below needs, however often it is set back.
 MOST = 60_000
@@ -177,6 +178,8 @@ def play(seed: int, check_every: int = 10, most: int = 6) -> Played:
     except LossError:
         lost = True
     faults.update(f"plan: {fault.kind}" for fault in injection.fired)
+    sim.settle(MOST)
+    check_rest(sim)
     if lost:
         return Played(sim.events, faults, equal=False, lost=True)
     return Played(sim.events, faults, seen == undisturbed(world["workers"], program), lost=False)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from feliss_nb.errors import UsageError
 from feliss_nb.faults import Fault, FaultPlan, victims
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class SimulatedInjection:
     """
 
     def __init__(self, simulation: Simulation, plan: FaultPlan) -> None:
+        if not simulation.is_recorded and any(fault.needs_name for fault in plan):
+            raise UsageError("kill-kernel needs a simulation with record=True")
         self.simulation, self.plan = simulation, plan
         self.fired: list[Fault] = []
         self.skipped: list[Fault] = []
@@ -230,6 +233,10 @@ class SimulatedInjection:
     def _kill_controller(self, fault: Fault, engine: None) -> None:
         self.simulation.replacements = 0
 
+    def _kill_kernel(self, fault: Fault, engine: None) -> None:
+        """Let the master die now, or in the middle of what its next event leads to."""
+        self.simulation.replace_master(self.simulation.rng.choice([None, 0, 1, 2, 3]))
+
 
 _FAULTS: dict[str, Callable[[Any, Fault, Any], None]] = {
     "kill": SimulatedInjection._kill,
@@ -244,4 +251,5 @@ _FAULTS: dict[str, Callable[[Any, Fault, Any], None]] = {
     "lose-shard": SimulatedInjection._lose,
     "flip-bit": SimulatedInjection._flip,
     "kill-controller": SimulatedInjection._kill_controller,
+    "kill-kernel": SimulatedInjection._kill_kernel,
 }

@@ -125,6 +125,11 @@ class SimulatedMaster:
 
     # ------------------------------------------------------------ replaced
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether another one can go on where it ends."""
+        return self._record is not None
+
     def replace(self, most: int | None) -> None:
         """Let it die, now or when it has done so many of its next commands."""
         if self._record is None:

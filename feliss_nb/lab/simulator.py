@@ -141,6 +141,11 @@ class Simulation:
         self.tell(ev.StartFrom(engines, image, routes, frozenset(image.variables.held)))
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether another master can go on where this one ends."""
+        return self.control.is_recorded
+
+    @property
     def master(self) -> Master:
         """The machine of the master that lives."""
         return self.control.seat.master

@@ -126,6 +126,22 @@ def check_wait(sim: Simulation, wait: ev.Wait) -> None:
                 raise InternalError(f"wait() ended with a continuation of {continuation.job} alive")
 
 
+def check_rest(sim: Simulation) -> None:
+    """Check, when nothing more happens, that every snapshot has all copies that it can have."""
+    master = sim.master
+    if master.state != "running" or sim.corrupted:
+        return
+    wanted = min(master.copies + 1, len(sim.living()))
+    for rank in range(sim.size if master.committed.id else 0):
+        key = master.committed.id, rank
+        keepers = [name for name in sim.living() if key in sim.engines[name].store]
+        spoilt = [name for name in sim.living() if (name, *key) in sim.spoilt]
+        if len(keepers) + len(spoilt) < wanted:
+            raise InternalError(
+                f"at rest {len(keepers)} engines keep rank {rank}, not {wanted}; {sim.story()}"
+            )
+
+
 def check_replay(before: Seat, after: Seat) -> None:
     """Check that a replay of the record gives the master that had it."""
     for one, other in ((before, after), (before.master, after.master)):

@@ -241,7 +241,7 @@ _ALL = (
     ),
     Subcommand(
         "inject",
-        "Carry out a fault plan while jobs run; None calls it off.",
+        "Carry out a fault plan while jobs run; None calls it off. kill-kernel kills this kernel.",
         positional=(Argument("plan", "PLAN", "a feliss_nb.FaultPlan, a Fault, or None"),),
         example="inject feliss_nb.Fault('stop',rank=1,seconds=2)",
     ),

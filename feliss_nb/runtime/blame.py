@@ -6,10 +6,12 @@ A continuation that runs for longer than it may is found here too: its engine is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feliss_nb.core import messages as m
 from feliss_nb.core.master import Master
+from feliss_nb.runtime.board import left_running
 
 if TYPE_CHECKING:
     from feliss_nb.runtime.liveness import EngineInfo
@@ -18,13 +20,19 @@ if TYPE_CHECKING:
 class Blame:
     """Knows what was running where. On the master's thread.
 
+    Parameters
+    ----------
+    directory : Path
+        The session's private one.
+
     Attributes
     ----------
     timeout : float or None
         Seconds that a continuation may run whose job has no time of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self.timeout: float | None = None
         self._overdue: dict[str, tuple[m.Running, ...]] = {}  # engine -> what ran for too long
         self._harmed: set[str] = set()
@@ -37,13 +45,11 @@ class Blame:
         """Return what may have cost a lost engine its life."""
         overdue = self._overdue.pop(engine, None)
         board, info.board = info.board, None
-        if board is None:
-            return ()
-        running = tuple(one for one, _ in board.running())
-        board.close()
+        if board is not None:
+            board.close()
         if engine in self._harmed:
             return ()
-        return running if overdue is None else overdue
+        return left_running(self._directory, engine) if overdue is None else overdue
 
     def find_overdue(
         self, engines: Mapping[str, EngineInfo], master: Master

@@ -1,7 +1,8 @@
 """What each rank of an engine runs now, in memory that the session's process reads.
 
-An anonymous file, mapped by both: it says what ran when the engine is dead already, and for how
-long when the engine hangs. To note a continuation costs less than a microsecond.
+A file of the session's private directory, mapped by both: it says what ran when the engine is dead
+already, to a process that comes later too, and for how long when the engine hangs. To note a
+continuation costs less than a microsecond.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from pathlib import Path
 from time import monotonic
 
 from feliss_nb.core.ids import record_id
@@ -19,6 +21,28 @@ from feliss_nb.core.messages import Running
 _SLOT = struct.Struct("=dqq16s")
 SIZE = 64
 _BEGAN, RECORD, _COUNT = 0, 2, 5  # in words of 8 bytes
+
+
+def path_of(directory: Path, engine: str) -> Path:
+    """Return the file of an engine's board, in its session's directory."""
+    return directory / f"board-{engine}"
+
+
+def remove_files(directory: Path, engine: str) -> None:
+    """Remove what a dead machine would have taken with it: an engine's board, its socket."""
+    path_of(directory, engine).unlink(missing_ok=True)
+    (directory / f"data-{engine}").unlink(missing_ok=True)
+
+
+def left_running(directory: Path, engine: str) -> tuple[Running, ...]:
+    """Return what ran on an engine when it ended, whether a master was there or not."""
+    try:
+        board = BoardView(path_of(directory, engine))
+    except OSError:
+        return ()
+    running = tuple(one for one, _ in board.running())
+    board.close()
+    return running
 
 
 class Slot:
@@ -61,19 +85,19 @@ class Board:
 
     Parameters
     ----------
+    path : Path
+        The file: see `path_of`.
     size : int
         How many ranks there are.
-
-    Attributes
-    ----------
-    fd : int
-        Of the file, for the session's process to open.
     """
 
-    def __init__(self, size: int) -> None:
-        self.fd = os.memfd_create("feliss-board", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, size * SIZE)
-        self._memory = memoryview(mmap.mmap(self.fd, size * SIZE))
+    def __init__(self, path: Path, size: int) -> None:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(fd, size * SIZE)
+            self._memory = memoryview(mmap.mmap(fd, size * SIZE))
+        finally:
+            os.close(fd)
 
     def slot(self, rank: int) -> Slot:
         """Return where a rank notes what it runs."""
@@ -84,27 +108,23 @@ class Board:
         """Return a slot that nobody reads, for a rank that is retired."""
         return Slot(memoryview(bytearray(SIZE)))
 
-    def close(self) -> None:
-        """Close the file; slots may go on using the memory."""
-        os.close(self.fd)
-
 
 class BoardView:
     """The session's side: works when the engine has ended, too.
 
     Parameters
     ----------
-    pid, fd : int
-        The engine's process, and the file there.
+    path : Path
+        The file: see `path_of`.
 
     Raises
     ------
     OSError
-        If it cannot be opened: the engine has ended meanwhile.
+        If there is none.
     """
 
-    def __init__(self, pid: int, fd: int) -> None:
-        own = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, path: Path) -> None:
+        own = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._memory = mmap.mmap(own, 0, prot=mmap.PROT_READ)
         finally:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import secrets
 import shutil
 import socket
 import sys
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 import ipyparallel as ipp
 import psutil
+import zmq
 from traitlets.config import Config
 
 from feliss_nb.errors import FelissError, UsageError
@@ -164,12 +166,16 @@ class OwnCluster:
         paths = f"import sys\nif {package!r} not in sys.path:\n    sys.path.append({package!r})\n"
         directories = [str(self.directory), str(self._shared)]
         controller = (
-            # To import the package takes a quarter of a second, while the engines wait.
+            # Not the package: the engines wait for the controller.
             "from importlib.util import module_from_spec, spec_from_file_location\n"
             f"spec = spec_from_file_location('feliss_nb_owner', {owner.__file__!r})\n"
             "owner = module_from_spec(spec)\n"
             "spec.loader.exec_module(owner)\n"
             f"owner.end_controller_with({me}, {started}, {directories!r})\n"
+            # Else what it broadcasts could be read by whoever connects. With a key of its own, for
+            # where there is no CURVE, and since ipyparallel warns of sessions that have none.
+            f"get_config().IPController.enable_curve = {zmq.has('curve')}\n"
+            f"get_config().Session.key = {secrets.token_hex(32).encode()!r}\n"
         )
         engine = (
             f"{paths}{_NOT_OF_MPI}from feliss_nb.runtime.owner import end_engine_with\n"
@@ -178,8 +184,10 @@ class OwnCluster:
             "get_config().IPEngine.max_heartbeat_misses = 0\n"
             "import feliss_nb.runtime.engine\n"  # while the engine waits for its registration
         )
-        (profile / "ipcontroller_config.py").write_text(controller)
-        (profile / "ipengine_config.py").write_text(engine)
+        for name, text in (("ipcontroller", controller), ("ipengine", engine)):
+            file = profile / f"{name}_config.py"
+            file.touch(0o600)  # it may hold the key
+            file.write_text(text)
 
     def start(self, count: int, timeout: float, on_wait: Callable[[str], None]) -> list[int]:
         """Start the controller and `count` engines; wait until they are registered."""

@@ -11,6 +11,8 @@ Rules
 * This is settled before a message is read: nothing of a stranger's comes as far as a pickle. What
   was let in carries a mark that only who knows the secret can make, over what will be unpickled and
   the sizes of the rest; what does not is counted and dropped.
+* No frame is larger than `LARGEST`: one that says so ends its connection before there is memory
+  for it, whoever sends it. Longer ones of ours travel as several.
 """
 
 from __future__ import annotations
@@ -46,6 +48,10 @@ _SECRET, _KIND = "secret", "sockets"
 _ZAP = "inproc://zeromq.zap.01"
 _WORDS = "inproc://doors"  # to the thread: the monitor of a socket; empty: the end
 _MARK = 16  # bytes
+
+LARGEST = 64 << 20
+"""Bytes of a frame, and so what a stranger can make a socket take before it has shown anything."""
+_WRAPPING = 64  # more than CURVE adds to each
 _DOMAIN = b"feliss"
 _NAME = b"feliss"  # PLAIN wants one; there is one secret only
 
@@ -55,6 +61,9 @@ _REFUSED = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
+_CAME, _GONE = zmq.EVENT_ACCEPTED, zmq.EVENT_DISCONNECTED
+_WATCHED = _REFUSED | _CAME | _GONE | zmq.EVENT_HANDSHAKE_SUCCEEDED
+_EVENT = struct.Struct("=Hi")
 
 
 def kind() -> str:
@@ -133,11 +142,17 @@ class Doors:
         )
         self._thread.start()
 
+    @property
+    def kind(self) -> str:
+        """What the sockets are: ``ipc`` or ``tcp``."""
+        return "tcp" if self._tcp else "ipc"
+
     def bind(self, socket: zmq.Socket[bytes], name: str) -> None:
         """Let the session's other processes reach a socket by a name."""
+        socket.maxmsgsize = LARGEST + _WRAPPING
         socket.zap_domain = _DOMAIN
         monitor = f"inproc://monitor-{name}"
-        socket.monitor(monitor, _REFUSED)
+        socket.monitor(monitor, _WATCHED)
         self._tell(monitor.encode())
         if not self._tcp:
             socket.plain_server = True
@@ -153,6 +168,7 @@ class Doors:
 
     def connect(self, socket: zmq.Socket[bytes], name: str) -> None:
         """Connect a socket to the one of a name; it need not be there yet, where it is a file."""
+        socket.maxmsgsize = LARGEST + _WRAPPING
         if not self._tcp:
             socket.plain_username, socket.plain_password = _NAME, self._secret
             socket.connect(f"ipc://{self._directory / name}")
@@ -167,10 +183,11 @@ class Doors:
     def seal(self, frames: Sequence[Any]) -> list[Any]:
         """Put the session's mark on a message; its first frame is what will be unpickled."""
         head = frames[0]
-        return [self._mark(head, frames) + head, *frames[1:]]
+        return split([self._mark(head, frames) + head, *frames[1:]])
 
     def open(self, frames: Sequence[Any]) -> list[Any] | None:
         """Take the mark off; None if it is not the session's."""
+        frames = join(frames)
         first = frames[0]
         head = memoryview(first)[_MARK:]
         if not hmac.compare_digest(first[:_MARK], self._mark(head, frames)):
@@ -229,17 +246,18 @@ class Doors:
         poller.register(zap, zmq.POLLIN)
         poller.register(words, zmq.POLLIN)
         opened = [zap, words]
+        waiting: dict[Any, _Visitors] = {}
         try:
             while True:
                 for socket, _ in poller.poll():
                     if socket is zap:
                         self._answer(zap)
                     elif socket is not words:
-                        socket.recv_multipart()
-                        self.refused += 1
+                        self.refused += waiting[socket].refused(*socket.recv_multipart()[:1])
                     elif monitor := words.recv():
                         opened.append(self._context.socket(zmq.PAIR))
                         opened[-1].connect(monitor.decode())
+                        waiting[opened[-1]] = _Visitors()
                         poller.register(opened[-1], zmq.POLLIN)
                     else:
                         return
@@ -267,3 +285,51 @@ class Doors:
         self._thread.join()
         if self._tcp:
             self._key_file(z85.decode(self._public)).unlink(missing_ok=True)
+
+
+class _Visitors:
+    """Who has come to a socket, and has not been let in or refused yet."""
+
+    def __init__(self) -> None:
+        self._settled = 0  # how many were let in or refused
+        self._came: dict[int, int] = {}  # and how many had been when a connection came
+
+    def refused(self, event: bytes) -> bool:
+        """Take an event of the socket; tell whether somebody was refused.
+
+        A frame that is too large ends its connection, and no event says why: it has gone, and
+        nobody was let in or refused meanwhile.
+        """
+        what, which = _EVENT.unpack(event)
+        if what == _CAME:
+            self._came[which] = self._settled
+        elif what == _GONE:
+            return self._came.pop(which, -1) == self._settled
+        else:
+            self._settled += 1
+        return bool(what & _REFUSED)
+
+
+def split(frames: list[Any]) -> list[Any]:
+    """Cut frames of `LARGEST` bytes and more: behind one of that size comes the rest of it."""
+    if len(frames[0]) < LARGEST and all(memoryview(frame).nbytes < LARGEST for frame in frames[1:]):
+        return frames
+    pieces: list[Any] = []
+    for frame in frames:
+        view = memoryview(frame).cast("B")
+        pieces += [view[at : at + LARGEST] for at in range(0, view.nbytes + 1, LARGEST)]
+    return pieces
+
+
+def join(pieces: Sequence[Any]) -> Sequence[Any]:
+    """Put together what was split."""
+    if max(map(len, pieces)) < LARGEST:
+        return pieces
+    frames: list[Any] = []
+    parts: list[Any] = []
+    for piece in pieces:
+        parts.append(piece)
+        if len(piece) < LARGEST:
+            frames.append(piece if len(parts) == 1 else memoryview(bytearray().join(parts)))
+            parts = []
+    return [*frames, *parts]

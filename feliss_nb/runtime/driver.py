@@ -26,6 +26,7 @@ from feliss_nb.errors import (
 )
 from feliss_nb.runtime import outliving, terms, wire
 from feliss_nb.runtime.blame import Blame
+from feliss_nb.runtime.board import remove_files
 from feliss_nb.runtime.cluster import Engines
 from feliss_nb.runtime.deadlocks import Deadlocks, Explain, explain
 from feliss_nb.runtime.events import EventLog
@@ -86,7 +87,7 @@ class Driver:
         self.progress = Progress(events)
         self.pace = Pace()
         self.keeper: Keeper | None = None
-        self.blame = Blame()
+        self.blame = Blame(cluster.directory)
         self.injector = Injector(self)
         self.kept_bytes = 0
         self.on_print: Callable[[wire.Printed], None] = lambda printed: None
@@ -341,13 +342,13 @@ class Driver:
         info = self.liveness.lost(engine)
         if info is None:
             return
-        # What a dead machine would have taken with it.
-        (self.cluster.directory / f"data-{engine}").unlink(missing_ok=True)
+        running = self.blame.ran(engine, info)
+        remove_files(self.cluster.directory, engine)
         self.telling.forget(engine)
         self.linking.lost(engine)
         if engine in self.master.routes.values():
             self.pace.lost()
-        self.handle(ev.EngineLost(engine, why, self.blame.ran(engine, info)))
+        self.handle(ev.EngineLost(engine, why, running))
         self.note(("engine", engine), None)
         if self.keeper is not None:
             self.keeper.lost(engine)

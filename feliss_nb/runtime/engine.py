@@ -24,7 +24,7 @@ from feliss_nb.core.rank import Rank
 from feliss_nb.core.worker import Worker
 from feliss_nb.errors import InternalError
 from feliss_nb.runtime import wire
-from feliss_nb.runtime.board import Board
+from feliss_nb.runtime.board import Board, path_of
 from feliss_nb.runtime.capturing import Captured
 from feliss_nb.runtime.control import Control, trouble
 from feliss_nb.runtime.copier import Copier
@@ -121,7 +121,7 @@ class EngineWorker:
         self.progress: dict[tuple[int, int], tuple[int, int]] = {}
         self.mapped: dict[tuple[int, int], int] = {}
         self.names: dict[int, str] = {}
-        self.board = Board(size)
+        self.board = Board(path_of(directory, engine), size)
         self.printer = Printer(self)
         self.copier = Copier(self)
         self._to_stop: list[tuple[Runner, int | None, float]] = []  # until they have
@@ -145,7 +145,7 @@ class EngineWorker:
     def hello(self, heard: int) -> wire.Hello:
         """Return what a master is told first. The lock is held."""
         me = os.getpid()
-        about = self.engine, me, start_time(me), self._place, self.board.fd
+        about = self.engine, me, start_time(me), self._place
         is_told = self._world is not None and not self.link_is_open
         return wire.Hello(
             *about, heard, (self._attempt, self.link is not None) if is_told else None
@@ -438,7 +438,6 @@ class EngineWorker:
         self.peers.close()
         self.data.close()
         self.printer.close()
-        self.board.close()
         self._doors.close()
         if not (self.control.is_alive or self.data.is_alive):
             self._context.destroy(linger=0)  # under a thread that uses a socket it would abort

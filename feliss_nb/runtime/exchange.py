@@ -89,6 +89,11 @@ class Exchange:
         self._socket.send_multipart([engine.encode(), *frames], copy=False)
 
     @property
+    def sockets(self) -> str:
+        """What the session's sockets are: ``ipc`` or ``tcp``."""
+        return self._doors.kind
+
+    @property
     def kept_out(self) -> tuple[int, int]:
         """How many connections were refused, and how many messages dropped: see `Doors`."""
         return self._doors.refused, self._doors.dropped

@@ -21,7 +21,7 @@ import psutil
 
 from feliss_nb.errors import UsageError, WaitTimeout
 from feliss_nb.faults import Fault, FaultPlan, victims
-from feliss_nb.runtime import wire
+from feliss_nb.runtime import network, wire
 from feliss_nb.runtime.events import Event
 from feliss_nb.runtime.owner import Process
 
@@ -122,6 +122,15 @@ class Injector:
                 "a fault plan is being carried out: wait for its end, or call it off with "
                 "session.inject(None)"
             )
+        record = self._driver.record
+        if (record is None or not record.is_open) and any(fault.needs_name for fault in plan):
+            raise UsageError(
+                "kill-kernel kills this process, and a session without a name would end with it: "
+                "start one with start(name=...), which another process goes on with by "
+                "feliss_nb.resume(NAME)"
+            )
+        if network.is_ours() and any(fault.kind == "cut" for fault in plan):
+            network.check(self._driver._exchange.sockets)
         self._injection = injection = Injection(plan)
         now = time.monotonic()
         for fault in plan:
@@ -275,6 +284,22 @@ class Injector:
         order = wire.Misbehave(fault.kind, fault.seconds, peer, rank, fault.count)
         self._driver._send(engine, order)
 
+    def _cut(self, fault: Fault, engine: str) -> None:
+        """Cut the network itself, where it is ours and there is a connection to cut."""
+        driver = self._driver
+        if network.is_ours():
+            target = os.getpid()
+            if isinstance(fault.peer, int):
+                target = driver.liveness.engines[driver.master.routes[fault.peer]].pid
+            try:
+                cut = network.cut(driver.liveness.engines[engine].pid, target)
+            except psutil.Error:  # one of them has just ended
+                return
+            if cut:
+                driver.events.add("network-cut", engine=engine, connections=cut)
+                return
+        self._order_engine(fault, engine)
+
     def _flip_in_store(self, fault: Fault, engine: str) -> None:
         keeper = self._driver.keeper
         directory = None if keeper is None else getattr(keeper.store, "directory", None)
@@ -293,6 +318,9 @@ class Injector:
         if pid is not None:
             for process in [*_children(pid), pid]:
                 _kill_process(process)
+
+    def _kill_kernel(self, fault: Fault, engine: str) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _children(pid: int) -> list[int]:
@@ -320,10 +348,11 @@ _FAULTS: dict[str, Callable[[Any, Fault, str], None]] = {
     "exhaust-memory": Injector._order_engine,
     "delay": Injector._order_engine,
     "drop": Injector._order_engine,
-    "cut": Injector._order_engine,
+    "cut": Injector._cut,
     "lose-shard": Injector._order_engine,
     "flip-bit": Injector._order_engine,
     "fill-disk": Injector._order_engine,
     "flip-bit-in-store": Injector._flip_in_store,
     "kill-controller": Injector._kill_controller,
+    "kill-kernel": Injector._kill_kernel,
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from feliss_nb.runtime import wire
-from feliss_nb.runtime.board import BoardView
+from feliss_nb.runtime.board import BoardView, path_of
 from feliss_nb.runtime.cluster import Engines
 from feliss_nb.runtime.exchange import Exchange
 from feliss_nb.runtime.links import Links
@@ -55,7 +55,7 @@ class Liveness:
         except ProcessLookupError:
             return False
         try:
-            board = BoardView(hello.pid, hello.board)
+            board = BoardView(path_of(self._cluster.directory, engine))
         except OSError:  # it has ended meanwhile
             board = None
         known = self.engines.get(engine)

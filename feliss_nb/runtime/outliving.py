@@ -12,6 +12,7 @@ from feliss_nb.core import commands as cmd
 from feliss_nb.core import events as ev
 from feliss_nb.errors import StoreError
 from feliss_nb.runtime import terms
+from feliss_nb.runtime.board import left_running, remove_files
 from feliss_nb.runtime.owner import Process, let_outlive
 from feliss_nb.runtime.record import Record
 from feliss_nb.runtime.replaying import Found
@@ -97,7 +98,9 @@ def take_over(
     driver.handle(ev.TakeOver(held))
     for engine in list(master.engines):
         if engine not in driver.liveness.engines:
-            driver.handle(ev.EngineLost(engine, "it ended while the session had no master"))
+            why, place = "it ended while the session had no master", driver.cluster.directory
+            driver.handle(ev.EngineLost(engine, why, left_running(place, engine)))
+            remove_files(place, engine)
     # These orders of the master before were carried out in its process, or not at all.
     again = [*map(cmd.Fence, master.fleet.suspects), *found.compares.values()]
     driver.execute(again)

@@ -129,8 +129,6 @@ class Hello:
 
     Parameters
     ----------
-    board : int
-        Its file of what runs there.
     heard : int
         The number of the last message that it has heard; see `core.seat`.
     carries : (int, bool) or None
@@ -141,7 +139,6 @@ class Hello:
     pid: int
     started: float
     place: Place | None = None
-    board: int = -1
     heard: int = 0
     carries: tuple[int, bool] | None = None
 

@@ -322,6 +322,33 @@ def test_protection_is_answered_when_the_copies_are_made_anew():
     assert "token" in answers(master.hear("e2", m.Stored(1, 0)))
 
 
+def bare_master():
+    """Of rank 0's snapshot the copy was lost, and then its host did not have it either."""
+    master = running_master(size=2, spares=1)
+    commit(master)  # rank 0 on e0 and e1
+    lose(master, 1)
+    assert master.committed.coming == {(0, "e2"): "e0"}
+    assert answers(master.handle(ev.WaitProtected("token"))) == {}
+    return master, master.hear("e0", m.Absent(1, 0, "e0"))
+
+
+def test_where_no_copy_is_left_another_checkpoint_is_taken_and_protects():
+    master, told = bare_master()
+    assert only(told, m.Prepare)
+    assert "token" in answers(commit(master))
+    assert master.is_protected()
+    assert master.state == "running"
+
+
+def test_where_that_checkpoint_fails_who_waits_for_protection_hears_of_it():
+    master, _ = bare_master()
+    begin_all(master)
+    told = master.hear("e0", m.CaptureFailed(master.epoch, 2, 0, ValueError("it cannot be saved")))
+    assert isinstance(answers(told)["token"].error, ValueError)
+    assert master.state == "running"  # it is not tried again and again
+    assert only(master.handle(ev.WaitProtected("later")), m.Prepare)
+
+
 def test_copies_are_ordered_again_when_the_engine_that_was_to_send_them_lost_its_own():
     master = running_master(size=1, spares=3, copies=2)
     commit(master)  # on e0, e1 and e2

@@ -11,6 +11,7 @@ from core_helpers import only, running_master
 from feliss_nb.core import commands as cmd
 from feliss_nb.core import events as ev
 from feliss_nb.core import messages as m
+from feliss_nb.core.master import Master
 from feliss_nb.core.seat import Link, Seat
 from feliss_nb.errors import InternalError
 
@@ -66,3 +67,11 @@ def test_another_notebook_hears_nothing_of_what_the_one_before_asked() -> None:
     assert only(again.hear("e0", report, 1), cmd.Answer) == []
     assert again.master.jobs[0].state == "done"
     assert not again.master.jobs[0].delivered  # the new notebook may still ask
+
+
+def test_what_an_engine_said_last_is_dropped_behind_its_loss_in_a_session_that_is_over():
+    seat = Seat(Master(copies=0))
+    seat.handle(ev.Start(("e0", "e1"), 2))
+    seat.handle(ev.Stop())
+    seat.handle(ev.EngineLost("e1", "killed"))
+    assert not seat.is_new("e1", 7)

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 import feliss_nb as feliss
 from feliss_nb.runtime import doors
+from feliss_nb.runtime.owner import processes_in
 
 PATIENCE = 60.0
 
@@ -85,6 +88,59 @@ def test_a_raw_client_can_neither_deliver_nor_read(
             each.close(0)
     assert session.events.of_kind("kept-out")[-1].refused >= 4
     assert not session.events.of_kind("trouble", "engine-lost")
+
+
+def controller_addresses(session: feliss.Session) -> list[str]:
+    """Every address at which a process of the session's ipyparallel cluster listens."""
+    found = set()
+    for process in processes_in(str(session._cluster.directory)):
+        for one in process.net_connections("inet"):
+            if one.status == psutil.CONN_LISTEN:
+                found.add(f"tcp://{one.laddr.ip}:{one.laddr.port}")
+    own = {address for address in addresses(session) if address.startswith("tcp")}
+    return sorted(found - own)
+
+
+#: What a stranger may connect with: each sort of socket that the controller has on the other side.
+SORTS = (zmq.SUB, zmq.DEALER, zmq.PUSH, zmq.REQ)
+IN = zmq.EVENT_HANDSHAKE_SUCCEEDED
+OUT = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_DISCONNECTED
+)
+
+
+@pytest.mark.parametrize("shows", ["nothing", "a key"])
+def test_the_sockets_of_the_cluster_let_nobody_in(
+    session: feliss.Session, shows: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Controller, schedulers and nannies: who has no key of theirs is not let in anywhere."""
+    known = controller_addresses(session)
+    assert len(known) >= 15
+    caplog.clear()
+    with zmq.Context() as context:
+        for address in known:
+            for sort in SORTS:
+                socket = context.socket(sort)
+                socket.linger = 0
+                if shows == "a key":
+                    socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+                    socket.curve_serverkey = zmq.curve_keypair()[0]
+                if sort == zmq.SUB:
+                    socket.subscribe(b"")
+                monitor = socket.get_monitor_socket(IN | OUT)
+                socket.connect(address)
+                assert monitor.poll(PATIENCE * 1000), address
+                event = recv_monitor_message(monitor)
+                assert event["event"] & OUT, (address, sort)
+                socket.disable_monitor()
+                socket.close(0)
+                monitor.close(0)
+    assert session.client[:].apply_sync(os.getpid)
+    assert session.map(abs, session.scatter([-1, 1])).collect() == [1, 1]
+    assert not caplog.records  # ipyparallel warns of clients that do not sign
 
 
 def test_it_recovers_as_ever(session: feliss.Session) -> None:

@@ -132,6 +132,8 @@ def test_a_plan_that_makes_no_sense_is_refused(settled: feliss.Session) -> None:
         settled.inject(FaultPlan([Fault("kill", rank=7)]))
     with pytest.raises(errors.UsageError, match=r"takes a feliss_nb\.FaultPlan"):
         settled.inject("kill")  # type: ignore[arg-type]
+    with pytest.raises(errors.UsageError, match="a session without a name would end with it"):
+        settled.inject(Fault("kill-kernel", at=3600.0))
     settled.inject(Fault("kill", at=3600.0))
     with pytest.raises(errors.UsageError, match="is being carried out"):
         settled.inject(Fault("kill"))

@@ -72,12 +72,22 @@ Launch = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def begin(launch: Launch, tmp_path: Path, flags: Any) -> Iterator[Callable[..., Any]]:
-    """``begin(name)`` gives a process whose session is in the middle of its job."""
+def ended() -> Iterator[Callable[[str], None]]:
+    """``ended(name)`` lets nothing of a session outlive the test, whatever comes of it."""
     names: list[str] = []
+    yield names.append
+    for name in names:
+        directory = claims.directory_of(name)
+        for process in claims.alive_processes(directory) if directory.exists() else ():
+            process.kill()
+
+
+@pytest.fixture
+def begin(launch: Launch, tmp_path: Path, flags: Any, ended: Any) -> Callable[..., Any]:
+    """``begin(name)`` gives a process whose session is in the middle of its job."""
 
     def start(name: str, *more: str) -> subprocess.Popen[str]:
-        names.append(name)
+        ended(name)
         process = launch(PROGRAM, name, str(tmp_path), *more)
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "submitted", process.communicate()
@@ -85,11 +95,7 @@ def begin(launch: Launch, tmp_path: Path, flags: Any) -> Iterator[Callable[..., 
             flags.wait(f"half-{rank}")
         return process
 
-    yield start
-    for name in names:
-        directory = claims.directory_of(name)
-        for process in claims.alive_processes(directory) if directory.exists() else ():
-            process.kill()
+    return start
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -319,6 +325,87 @@ def test_what_kills_its_engines_is_counted_from_process_to_process(
         assert session._driver.blame.timeout == 30.0
         assert [job.state for job in session.jobs if job.label == "die"] == ["failed"]
         assert session.apply(abs, -1).collect() == [1, 1]
+
+
+#: A continuation that kills its engine each time; its notebook is killed before the first one.
+LONELY = """
+    import os, signal, sys, time
+    import feliss_nb as feliss
+
+    def die(folder):
+        open(f"{folder}/runs", "w").close()
+        while not os.path.exists(f"{folder}/go"):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    session = feliss.start(workers=2, spares=1, name="eleven", losses=1)
+    session.put(die, sys.argv[1], rank=0)
+    session.wait()
+"""
+
+
+def test_what_an_engine_dies_of_with_no_master_is_counted(
+    launch: Launch, flags: Any, ended: Any
+) -> None:
+    ended("eleven")
+    process = launch(LONELY, str(flags.folder))
+    flags.wait("runs")
+    status = claims.read_status(claims.directory_of("eleven"))
+    engine = Process(*status["engines"][status["ranks"]["0"]])
+    kill(process)
+    flags.set("go")
+    assert engine.ended(PATIENCE)
+    engine.close()
+    with feliss.resume("eleven") as session:
+        with pytest.raises(errors.PoisonError, match=r"die\(.*on rank 0"):
+            session.wait(PATIENCE)
+        directory = Path(session._cluster.directory)
+        [dead] = [one.engine for one in session.status().engines if one.role == "dead"]
+        assert not [*directory.glob(f"*-{dead}")]
+
+
+#: It kills its own process: the first one in a checkpoint, the second one in a recovery.
+KERNEL = """
+    import sys
+    import feliss_nb as feliss
+    from feliss_nb import Fault, FaultPlan
+
+    def count(total, step):
+        here = feliss.here()
+        here[total] = here[total] + step
+        if step < 3000:
+            here.put(count, total, step + 1)
+
+    if sys.argv[1] == "first":
+        session = feliss.start(workers=2, spares=1, name="ten", checkpoint_every=None)
+        total = session.variable(lambda rank, size: 0, name="total")
+        session.checkpoint()
+        for rank in range(2):
+            session.put(count, total, 0, rank=rank)
+        injection = session.inject(Fault("kill-kernel", phase="capturing"))
+        session.checkpoint()
+    else:
+        session = feliss.resume("ten")
+        faults = Fault("kill", rank=0), Fault("kill-kernel", phase="loading")
+        injection = session.inject(FaultPlan(faults))
+    injection.wait()
+    print("it was not killed", flush=True)
+"""
+
+
+def test_a_plan_kills_the_kernel_and_another_one_goes_on(launch: Launch, ended: Any) -> None:
+    ended("ten")
+    for which in ("first", "second"):
+        process = launch(KERNEL, which)
+        assert process.communicate(timeout=PATIENCE)[0] == ""
+        assert process.returncode == -signal.SIGKILL
+    with feliss.resume("ten") as session:
+        session.wait(PATIENCE)
+        assert session["total"].partitions() == [sum(range(3001))] * 2
+        assert session.epoch == 1
+        faults = [event.data["fault"] for event in session.events.of_kind("fault")]
+        assert faults == ["kill-kernel", "kill", "kill-kernel"]
+        assert [event.data["term"] for event in session.events.of_kind("resumed")] == [2, 3]
 
 
 def test_the_examples_of_the_manual_run_as_they_stand(script: Any) -> None:

@@ -13,11 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feliss_nb.errors import LossError, UsageError
+from feliss_nb.core.checkpointing import Checkpoints
+from feliss_nb.errors import InternalError, LossError, UsageError
 from feliss_nb.faults import KINDS, PHASES, Fault, FaultPlan
 from feliss_nb.lab.campaign import play, random_program, random_world, undisturbed
 from feliss_nb.lab.simulated_faults import SKIPPED
 from feliss_nb.lab.simulator import Simulation
+from feliss_nb.lab.simulator_checks import check_rest
 
 PROGRAM = [
     ("tree", 0, 0, 3),
@@ -131,12 +133,51 @@ def test_without_another_copy_it_is_an_error():
         sim.run()
 
 
+def test_copies_that_nobody_makes_anew_are_found(monkeypatch):
+    sim = Simulation(0, workers=3, spares=1, replace=False)
+    sim.submit([("checkpoint",)])
+    sim.run()
+    sim.settle()
+    check_rest(sim)
+    monkeypatch.setattr(Checkpoints, "replicate_missing", lambda checkpoints: [])
+    sim.kill(sim.host(1))
+    sim.settle()
+    assert sim.master.state == "running"
+    with pytest.raises(InternalError, match="at rest"):
+        check_rest(sim)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_controller_that_is_lost_replaces_no_engine(seed):
     sim = Simulation(seed, workers=3, spares=1)
     kinds = run(sim, PROGRAM, Fault("kill-controller"), Fault("kill", at=2.0))
     assert kinds.count("engine-joined") == 4
     assert "recovered" in kinds
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("phase", sorted(set(PHASES) - {"detecting"}))
+def test_a_kernel_that_is_killed_in_each_phase(phase, seed):
+    """Another master goes on from its record, with a higher term; nothing is set back by that."""
+    sim = Simulation(seed, record=True)
+    loss = [Fault("kill", phase="reducing", nth=3)] if phase == "loading" else []
+    run(sim, PROGRAM, *loss, Fault("kill-kernel", phase=phase, nth=1 + seed % 2 * (not loss)))
+    assert sim.control.term == 1
+    assert sim.master.epoch == len(loss)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_kernel_that_is_killed_with_an_engine(seed):
+    sim = Simulation(seed, record=True)
+    first = Fault("kill", phase="encoding", nth=1 + seed)
+    kinds = run(sim, PROGRAM, first, Fault("kill-kernel", phase="detecting"))
+    assert sim.control.term == 1
+    assert "recovered" in kinds
+
+
+def test_a_kernel_is_killed_where_another_can_go_on_only():
+    with pytest.raises(UsageError, match="record=True"):
+        Simulation(0).inject(FaultPlan([Fault("kill-kernel")]))
 
 
 @pytest.mark.parametrize("kind", sorted(SKIPPED))
@@ -195,7 +236,7 @@ faults = st.builds(
 @given(st.integers(0, 2**32), st.lists(faults, max_size=4), st.randoms(use_true_random=False))
 def test_any_plan_gives_the_undisturbed_result_or_an_error(seed, plan, rng):
     program, world = random_program(rng), random_world(rng)
-    sim = Simulation(seed, **world)
+    sim = Simulation(seed, **world, record=True)
     sim.submit(program)
     sim.inject(FaultPlan([replace(fault, rank=fault.rank % sim.size) for fault in plan], seed))
     try:

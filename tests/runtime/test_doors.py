@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,73 @@ def test_a_stranger_can_read_nothing(
     assert engine.poll(PATIENCE)
     assert engine.recv() == b"for the engine"
     assert not any(stranger.poll(0) for stranger in found)
+
+
+def knock(private: Path, kind: str, name: str, data: bytes) -> None:
+    """Send bytes to a socket; return when it has closed the connection."""
+    if kind == "ipc":
+        stranger = socket.socket(socket.AF_UNIX)
+        where: Any = str(private / name)
+    else:
+        stranger = socket.socket(socket.AF_INET)
+        door = json.loads((private / name).read_text())
+        where = door["host"], door["port"]
+    with stranger:
+        stranger.settimeout(PATIENCE / 1000)
+        stranger.connect(where)
+        stranger.sendall(data)
+        try:
+            while stranger.recv(4096):  # its greeting
+                pass
+        except ConnectionResetError:
+            return
+
+
+@pytest.mark.parametrize("size", [doors.LARGEST + 100, 1 << 62])
+def test_a_frame_that_is_too_large_is_refused_before_it_comes(
+    private: Path, kind: str, process: Any, eventually: Any, size: int
+) -> None:
+    mine, make = process()
+    inbox = make(zmq.PULL)
+    mine.bind(inbox, "data-1")
+    mechanism = b"CURVE" if kind == "tcp" else b"PLAIN"
+    greeting = b"\xff" + bytes(8) + b"\x7f\3\0" + mechanism.ljust(20, b"\0") + bytes(32)
+    for _ in range(3):  # a command that is that long, and its beginning
+        knock(private, kind, "data-1", greeting + b"\6" + struct.pack(">Q", size) + b"x" * 100)
+    eventually(lambda: mine.refused == 3, 20.0, "three strangers were refused")
+    other, make_other = process()
+    peer = make_other(zmq.PUSH)
+    other.connect(peer, "data-1")
+    peer.send(b"of a peer")
+    assert inbox.poll(PATIENCE)
+    assert inbox.recv() == b"of a peer"
+    assert mine.refused == 3
+
+
+def test_a_frame_of_ours_that_is_too_large_comes_in_pieces(
+    private: Path, process: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "LARGEST", 1000)
+    mine, make = process()
+    inbox = make(zmq.PULL)
+    mine.bind(inbox, "data-1")
+    other, make_other = process()
+    peer = make_other(zmq.PUSH)
+    other.connect(peer, "data-1")
+    for size in (0, 1, 983, 984, 985, 999, 1000, 1001, 2000, 12_345):
+        message = [os.urandom(size), os.urandom(size), b"", os.urandom(5000)]
+        peer.send_multipart(other.seal(message))
+        assert inbox.poll(PATIENCE)
+        pieces = inbox.recv_multipart()
+        assert max(map(len, pieces)) <= 1000
+        assert mine.open(pieces[:-1]) is None
+        assert [bytes(frame) for frame in mine.open(pieces) or ()] == message
+    peer.send(os.urandom(1100))  # from one who knows the secret, too
+    for _ in range(PATIENCE // 100):  # what follows on that connection may end with it
+        peer.send(b"the next one")
+        if inbox.poll(100):
+            break
+    assert inbox.recv() == b"the next one"
 
 
 def test_who_has_gone_is_not_let_in_again(
