@@ -25,7 +25,7 @@ _BEGAN, RECORD, _COUNT = 0, 2, 5  # in words of 8 bytes
 
 def path_of(directory: Path, engine: str) -> Path:
     """Return the file of an engine's board, in its session's directory."""
-    return directory / f"board-{engine}"
+    return directory / f"feliss-board-{engine}"
 
 
 def remove_files(directory: Path, engine: str) -> None:
