@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from feliss_nb.core import commands as cmd
 from feliss_nb.errors import UnpicklableError
+from feliss_nb.runtime import huge_pages
 from feliss_nb.runtime.failure import describe
 from feliss_nb.runtime.here import StopContinuation
 from feliss_nb.runtime.shard import split
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 #: Seconds until a forked child is given up. One that works takes as long as its rank would, some
 #: times over: what gets here waits for a lock that nobody in it will release.
 PATIENCE = 120.0
+
+#: Seconds of a pause behind a fork: after a longer one it is worth while to make the next shorter.
+LONG = 0.005
+
+# Of a thread that is at work beside the ranks.
+_NICE = 10
 
 
 @dataclass(slots=True)
@@ -200,6 +207,8 @@ class Capturing:
             self._fail(task, error)
         except BaseException as error:  # noqa: BLE001 - begun anew: what it was shows there
             self._lose(task, error)
+        if task.child is not None and task.pause > LONG:
+            huge_pages.gather(_NICE, lambda: self._engine.is_closed)
 
     def _deliver(self, task: _Task, taken: Taken) -> None:
         base = task.base if taken.needs_base else 0
