@@ -178,6 +178,17 @@ def inodes(pid: int) -> set[str]:
     return found
 
 
+def made_by(pid: int) -> set[str]:
+    """The inodes of the segments that an engine has made: each begins with its maker's token."""
+    tokens = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        if "/memfd:feliss " in os.readlink(entry):
+            with entry.open("rb") as file:
+                tokens[str(entry.stat().st_ino)] = entry.stat().st_size, file.read(16)
+    [own] = [token for size, token in tokens.values() if size == 16]  # to be tried by others
+    return {inode for inode, (size, token) in tokens.items() if token == own and size > 16}
+
+
 def everybodys() -> set[str]:
     return {
         inode
@@ -286,6 +297,23 @@ def test_an_engine_to_which_a_rank_moved_soon_owns_its_snapshot(
     for victim in (0, 1):  # the second one gave the first its snapshot
         idle.kill(victim, wait=True)
         eventually(owned, PATIENCE, "every snapshot in memory of its engine")
+    for rank, found in enumerate(state.partitions()):
+        assert np.array_equal(found, two_megabytes(rank, idle.size))
+
+
+def test_what_a_killed_engine_shared_goes_with_it(idle: feliss.Session, eventually: Any) -> None:
+    """Nothing is stood up from memory that a dead machine would have taken with it."""
+    state = idle.variable(two_megabytes)
+    idle.checkpoint()
+    victim = next(e.pid for e in idle.status().engines if 1 in e.ranks)
+    shared = made_by(victim)
+    assert shared
+    idle.kill(1, wait=True)
+
+    def is_gone() -> bool:
+        return not any(shared & inodes(pid) for pid in pids(idle))
+
+    eventually(is_gone, PATIENCE, "an end of the victim's memory")
     for rank, found in enumerate(state.partitions()):
         assert np.array_equal(found, two_megabytes(rank, idle.size))
 
