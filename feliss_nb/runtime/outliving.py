@@ -131,4 +131,5 @@ def _shown(driver: Driver) -> dict[str, Any]:
         "directories": driver.cluster.directories(),
         "jobs": [job.label for job in master.ledger.busy.values() if not job.internal],
         "since": driver.since,
+        "stored": driver.keeper is not None,
     }

@@ -142,16 +142,19 @@ def clear(directory: Path) -> None:
 def clean() -> list[str]:
     """Remove what nobody uses any more; return what was removed.
 
-    Named sessions without a master and without an engine, and the private directories of sessions
+    Named sessions without a master, an engine and a store, and the private directories of sessions
     whose processes have all ended.
     """
     removed = []
     for directory in directories():
         with claims.locked(directory):
             owner = claims.read_owner(directory)
-            engines = claims.read_status(directory).get("engines", {}).values()
+            status = claims.read_status(directory)
+            engines = status.get("engines", {}).values()
             if owner is not None and (
-                owner.is_alive() or any(claims.is_alive(*engine) for engine in engines)
+                owner.is_alive()
+                or any(claims.is_alive(*engine) for engine in engines)
+                or status.get("stored")  # it goes on from its last checkpoint there
             ):
                 continue
             clear(directory)
