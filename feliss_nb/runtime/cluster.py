@@ -212,10 +212,6 @@ class OwnCluster:
                     "give start() a longer timeout= on a slow machine"
                 )
             time.sleep(0.01)
-        if self._is_mpi:
-            # Engines outlive an mpiexec that is killed, and are nobody's children then.
-            for process in list(self._processes):
-                self._note(_children(process.pid))
         return sorted(self.ids())
 
     def _connect(self) -> ipp.Client:
@@ -234,12 +230,11 @@ class OwnCluster:
         self._note(pids)
 
     def _note(self, pids: Iterable[int]) -> None:
-        for pid in pids:
-            if pid and pid > 0 and all(process.pid != pid for process in self._processes):
-                try:
-                    self._processes.append(Process(pid))
-                except ProcessLookupError:
-                    continue
+        known = {process.pid for process in self._processes}
+        self._processes += _held(pid for pid in pids if pid and pid > 0 and pid not in known)
+
+    def _left(self) -> list[Process]:
+        return _held(process.pid for process in processes_in(str(self.directory)))
 
     @property
     def controller(self) -> int | None:
@@ -308,15 +303,13 @@ class OwnCluster:
             if each is not None:
                 each.close(linger=0)
         self._note_processes()
-        family = _with_children(self._processes)
-        for process in family:
-            process.kill()
-        ended = [process.ended(5.0) for process in family]
-        for process in family:
-            process.close()
+        ended = _end(_with_children(self._processes))
+        # Some are nobody's children by now: what watched an engine that was lost, for as long as it
+        # takes to notice; engines whose mpiexec was killed.
+        ended &= _end(_with_children(self._left()))
         with self._lock:
             try:
-                if self._is_found and all(ended):
+                if self._is_found and ended:
                     self._forget_processes()
                 else:
                     self._cluster.stop_cluster_sync()
@@ -379,26 +372,40 @@ if "--mpi" not in sys.argv:
 """
 
 
-def _with_children(processes: Iterable[Process]) -> list[Process]:
-    found: list[Process] = []
-    for process in processes:
-        if process.ended():
-            found.append(process)
+def _held(pids: Iterable[int]) -> list[Process]:
+    found = []
+    for pid in pids:
+        try:
+            found.append(Process(pid))
+        except ProcessLookupError:
             continue
-        found.append(process)
-        for child in _children(process.pid, recursive=True):
-            try:
-                found.append(Process(child))
-            except ProcessLookupError:
-                continue
     return found
 
 
-def _children(pid: int, recursive: bool = False) -> list[int]:
+def _with_children(processes: Iterable[Process]) -> list[Process]:
+    found: list[Process] = []
+    for process in processes:
+        found.append(process)
+        if not process.ended():
+            found += _held(_children(process.pid))
+    return found
+
+
+def _children(pid: int) -> list[int]:
     try:
-        return [child.pid for child in psutil.Process(pid).children(recursive)]
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def _end(processes: list[Process]) -> bool:
+    """Kill processes; tell whether all of them have ended within a few seconds."""
+    for process in processes:
+        process.kill()
+    ended = all(process.ended(5.0) for process in processes)
+    for process in processes:
+        process.close()
+    return ended
 
 
 class AttachedCluster:

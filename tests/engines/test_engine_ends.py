@@ -86,6 +86,16 @@ def test_stop_with_engines_that_were_stopped(nothing_left: Path) -> None:
     assert gone(processes)
 
 
+def test_who_watched_a_lost_engine_is_ended_too(nothing_left: Path) -> None:
+    """It ends by itself when it has noticed; this one cannot, and is nobody's child any more."""
+    with feliss.start(workers=2, replace=False, checkpoint_every=None) as session:
+        [watcher] = psutil.Process(session.status().engines[0].pid).children()
+        watcher.suspend()
+        session.kill(0, wait=True)
+        assert not gone([watcher])
+    assert gone([watcher])
+
+
 def test_ctrl_c_in_the_middle_of_a_stop_leaves_nothing(
     nothing_left: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
