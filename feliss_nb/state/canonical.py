@@ -23,7 +23,7 @@ import xxhash
 from cloudpickle import cloudpickle as cloud
 
 from feliss_nb.state.handle import Handle, Target
-from feliss_nb.state.pickler import Pickler
+from feliss_nb.state.pickler import Pickler, omitted
 
 _Walk = Generator[Any, bytes, bytes]
 # What differs between two equal definitions of a class, or only repeats other entries.
@@ -42,7 +42,8 @@ def canonical_digest(obj: object, ordered: bool = True) -> bytes:
     obj : object
         Anything that can be pickled.
     ordered : bool
-        Whether the order of a dictionary counts; for ``==`` it does not.
+        Whether the order of a dictionary counts, and whether memory may be written to; for ``==``
+        neither does.
 
     Returns
     -------
@@ -149,9 +150,11 @@ def _walk(obj: Any, ordered: bool) -> _Walk:
     if kind is types.ModuleType:
         return _hash(b"module", obj.__name__.encode())
     if isinstance(obj, (np.ndarray, np.generic)):
-        return (yield from _array(obj))
+        return (yield from _array(obj, ordered))
     if isinstance(obj, (memoryview, pickle.PickleBuffer)):
-        return _hash(b"memory", memoryview(obj).tobytes())
+        view = memoryview(obj)
+        about = view.format, view.shape, ordered and view.readonly
+        return _hash(b"memory", repr(about).encode(), view.tobytes())
     return (yield from _reduced(obj))
 
 
@@ -162,17 +165,25 @@ def _sequence(tag: str, values: Any) -> _Walk:
     return _hash(tag.encode(), *parts)
 
 
-def _array(array: Any) -> _Walk:
+def _array(array: Any, ordered: bool) -> _Walk:
     kind = (yield type(array)) + (yield array.dtype)
-    shape = repr(array.shape).encode()
-    if array.dtype.hasobject:
-        content = yield list(array.flat)
-        return _hash(b"array", kind, shape, content)
-    body = _hash(np.ascontiguousarray(array).tobytes())
-    if type(array) not in (np.ndarray, np.memmap) and isinstance(array, np.ndarray):
-        # A subclass (masked, recarray) has a state of its own.
-        return _hash(b"array", kind, shape, body, (yield array.__reduce_ex__(2)[2]))
-    return _hash(b"array", kind, shape, body)
+    fixed = ordered and isinstance(array, np.ndarray) and not array.flags.writeable
+    about = repr((array.shape, fixed)).encode()
+    if isinstance(array, np.void) and array.dtype.names:
+        content = yield [array[name] for name in array.dtype.names]  # its flat gives itself again
+    elif array.dtype.hasobject:
+        content = yield list(np.asarray(array).flat)
+    else:
+        content = _hash(np.ascontiguousarray(array).tobytes())
+    if type(array) in (np.ndarray, np.memmap) or not isinstance(array, np.ndarray):
+        return _hash(b"array", kind, about, content)
+    if isinstance(array, np.ma.MaskedArray) and array is not np.ma.masked:
+        # The fill value of a view: to ask for it is to set it.
+        fill = np.asarray(array.view().fill_value)
+        more: Any = [np.ma.getmaskarray(array), fill, array.hardmask]
+    else:  # a subclass has a state of its own
+        more = [array.__reduce_ex__(2)[2:], omitted(array).get("attributes")]
+    return _hash(b"array", kind, about, content, (yield more))
 
 
 def _function(function: types.FunctionType) -> _Walk:

@@ -76,11 +76,22 @@ class Pickler(cloud.Pickler):  # type: ignore[misc]
             return Target.__reduce__(obj)
         if kind is types.ModuleType:
             self.modules.add(obj.__name__)
+        elif issubclass(kind, np.ndarray):
+            return self._reduce_array(obj)
         elif self.namespace is not None:
             return self._refer(obj)
-        elif self.share and kind is np.ndarray:
-            return _reduce_view(obj)
         return NotImplemented
+
+    def _reduce_array(self, array: Any) -> Any:
+        if self.namespace is not None:
+            known = self._refer(array)
+            if known is not NotImplemented:
+                return known
+        elif self.share and type(array) is np.ndarray:
+            view = _reduce_view(array)
+            if view is not NotImplemented:
+                return view
+        return _reduce_with_omitted(array)
 
     def _refer(self, obj: object) -> Any:
         known = self.namespace.reference(obj) if self.namespace is not None else None
@@ -233,6 +244,38 @@ def _reduce_view(array: Any) -> Any:
     return rebuild.make_view, (pickle.PickleBuffer(memory), *layout)
 
 
+def omitted(array: Any) -> dict[str, Any]:
+    """What numpy leaves out when it writes an array in another way than as a buffer."""
+    found: dict[str, Any] = {}
+    if not array.flags.writeable:
+        found["writeable"] = False
+    kind: Any = type(array)
+    if kind is np.ndarray:
+        return found
+    if isinstance(array, np.ma.MaskedArray) and array.hardmask:
+        found["hard_mask"] = True
+    # A memmap's say which file it was, and that stays behind.
+    if kind.__reduce__ is np.ndarray.__reduce__ and not isinstance(array, np.memmap):
+        attributes = getattr(array, "__dict__", None)
+        if attributes:
+            found["attributes"] = attributes
+    return found
+
+
+def _reduce_with_omitted(array: Any) -> Any:
+    kind, flags = type(array), array.flags
+    if (kind is np.ndarray and flags.writeable) or kind in Pickler.dispatch_table:
+        return NotImplemented
+    left = omitted(array)
+    if not left:
+        return NotImplemented
+    parts = array.__reduce_ex__(5)
+    if not isinstance(parts, tuple) or len(parts) != 3:  # as a buffer, or a way of the user's own
+        return parts
+    made, args, state = parts
+    return made, args, (state, left), None, None, rebuild.set_array
+
+
 def _reduce_method(method: types.MethodType) -> Any:
     # By name where that finds it: then the method is the class's own there too.
     name = method.__func__.__name__
@@ -244,7 +287,9 @@ def _reduce_method(method: types.MethodType) -> Any:
 def _reduce_memoryview(view: memoryview) -> Any:
     if view.c_contiguous and view.ndim:
         return rebuild.make_memoryview, (pickle.PickleBuffer(view), view.format, view.shape)
-    return rebuild.make_memoryview, (bytearray(view.tobytes()), view.format, view.shape)
+    content = view.tobytes()
+    buffer = content if view.readonly else bytearray(content)
+    return rebuild.make_memoryview, (buffer, view.format, view.shape)
 
 
 def _reduce_file(file: io.TextIOWrapper) -> Any:

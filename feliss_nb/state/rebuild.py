@@ -175,3 +175,16 @@ def make_view(
     if not writeable:
         view.flags.writeable = False
     return view
+
+
+def set_array(array: Any, state: tuple[Any, dict[str, Any]]) -> None:
+    """Fill in an array as numpy does, then with what numpy leaves out of a stream."""
+    content, left = state
+    if content is not None:
+        array.__setstate__(content)
+    if "attributes" in left:
+        array.__dict__.update(left["attributes"])
+    if "hard_mask" in left:
+        array.harden_mask()
+    if "writeable" in left:
+        array.flags.writeable = False

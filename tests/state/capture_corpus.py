@@ -14,6 +14,7 @@ import operator
 import pathlib
 import random
 import re
+import tempfile
 import types
 import uuid
 from collections.abc import Callable
@@ -65,7 +66,7 @@ class MyList(list):
 
 
 class MyArray(np.ndarray):
-    pass
+    unit: str
 
 
 Pair = collections.namedtuple("Pair", "left right")
@@ -158,6 +159,24 @@ def many_small_arrays() -> Any:
     return {i: np.full(i % 7, float(i)) for i in range(300)}
 
 
+def fixed(array: Any) -> Any:
+    array.flags.writeable = False
+    return array
+
+
+def measured() -> Any:
+    found = np.arange(3000.0).view(MyArray)
+    found.unit = "m"
+    return found
+
+
+def mapped() -> Any:
+    with tempfile.TemporaryFile() as file:
+        found = np.memmap(file, np.float64, shape=(3000,))
+    found[:] = np.arange(3000.0)
+    return found
+
+
 def exception() -> Any:
     error = ValueError("bad", 3)
     error.add_note("a note")
@@ -232,7 +251,24 @@ CORPUS: dict[str, Callable[[], Any]] = {
     "array of objects": lambda: np.array([1, "a", None, [2]], dtype=object),
     "structured array": lambda: np.zeros(1000, dtype=[("a", "i4"), ("b", "f8", 2)]),
     "masked array": lambda: np.ma.masked_array(np.arange(3000), np.arange(3000) % 2, fill_value=-1),
+    "masked array, no fill value": lambda: np.ma.masked_array([1.5, 2.5], [0, 1]),
+    "masked records": lambda: np.ma.masked_array([(1, "a")], [(0, 1)], dtype="i4, O"),
+    "records of objects": lambda: np.array([(1, [2]), (3, None)], dtype=[("a", "i4"), ("b", "O")]),
+    "hard mask": lambda: np.ma.masked_array([1.5, 2.5], [0, 1], hard_mask=True),
+    "masked": lambda: np.ma.masked,
     "array subclass": lambda: np.arange(3000.0).view(MyArray),
+    "array subclass with an attribute": measured,
+    "matrix": lambda: np.matrix([[1, 2], [3, 4]]),
+    "record array": lambda: np.rec.array([(1, 2.5), (3, 4.5)], dtype="i4, f8"),
+    "mapped file": mapped,
+    "read-only array of objects": lambda: fixed(np.array([1, "a", [2]], dtype=object)),
+    "read-only masked array": lambda: fixed(np.ma.masked_array([1, 2], [0, 1])),
+    "read-only array subclass": lambda: fixed(measured()),
+    "read-only matrix": lambda: fixed(np.matrix([[1, 2], [3, 4]])),
+    "read-only record array": lambda: fixed(np.rec.array([(1, 2.5)], dtype="i4, f8")),
+    "read-only mapped file": lambda: fixed(mapped()),
+    "read-only strides": lambda: fixed(np.arange(9000.0)[::3]),
+    "read-only memoryviews": lambda: [memoryview(bytes(9000)), memoryview(bytes(9000))[::2]],
     "datetimes": lambda: np.arange("2020-01", "2021-01", dtype="datetime64[D]"),
     "numpy scalars": lambda: [np.float32(1.5), np.int8(-3), np.bool_(True)],
     "generator of numbers": lambda: np.random.default_rng(7),

@@ -132,6 +132,31 @@ def test_arrays_by_value_not_layout():
     assert canonical_digest(masked) != canonical_digest(np.ma.masked_array([1, 2], mask=[1, 0]))
 
 
+def test_whether_memory_may_be_written_to_counts_as_the_order_does():
+    for make in (
+        lambda: np.arange(3),
+        lambda: np.array([1, [2]], object),
+        lambda: np.ma.masked_array([1, 2], [0, 1]),
+        lambda: np.matrix([[1, 2]]),
+    ):
+        fixed = make()
+        fixed.flags.writeable = False
+        assert canonical_digest(fixed) != canonical_digest(make())
+        assert canonical_digest(fixed, ordered=False) == canonical_digest(make(), ordered=False)
+    assert canonical_digest(memoryview(b"a")) != canonical_digest(memoryview(bytearray(b"a")))
+
+
+def test_what_a_subclass_of_arrays_has_besides_counts():
+    class Measured(np.ndarray):
+        unit = ""
+
+    metres, feet = (np.arange(3).view(Measured) for _ in range(2))
+    metres.unit, feet.unit = "m", "ft"
+    assert canonical_digest(metres) != canonical_digest(feet)
+    hard = np.ma.masked_array([1, 2], [0, 1], hard_mask=True)
+    assert canonical_digest(hard) != canonical_digest(np.ma.masked_array([1, 2], [0, 1]))
+
+
 @dataclasses.dataclass
 class Record:
     a: int

@@ -8,12 +8,13 @@ import sys
 import numpy as np
 import pytest
 import xxhash
+from capture_corpus import CORPUS
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from feliss_nb.errors import CorruptSnapshot
-from feliss_nb.state import Handle, Target, capture, frames, from_frames, restore
+from feliss_nb.state import Handle, Target, capture, frames, from_frames, pack, restore, unpack
 from feliss_nb.state.snapshot import SMALL, Snapshot
 
 
@@ -141,11 +142,34 @@ def test_many_small_arrays_make_one_buffer():
     assert (back[1] == 1).all()
 
 
-def test_read_only_arrays_stay_read_only():
-    fixed = np.frombuffer(bytes(range(200)) * 100, np.uint8)
-    back = restore(capture([fixed]))[0]
-    assert not back.flags.writeable
-    np.testing.assert_array_equal(back, fixed)
+@pytest.mark.parametrize("kind", [kind for kind in CORPUS if kind.startswith("read-only")])
+def test_what_is_read_only_stays_so(kind):
+    captured = CORPUS[kind]()
+    found = captured if isinstance(captured, list) else [captured]
+    for there_and_back in (restore(capture(found)), unpack(pack(found).data, pack(found).buffers)):
+        for back, wanted in zip(there_and_back, found, strict=True):
+            assert type(back) is type(wanted)
+            np.testing.assert_array_equal(back, wanted)
+            assert np.asarray(back).flags.writeable is False
+
+
+def test_a_mapped_file_comes_back_as_its_content(tmp_path):
+    mapped = np.memmap(tmp_path / "numbers", np.float64, "w+", shape=(SMALL,))
+    mapped[:] = 1
+    snapshot = capture(mapped)
+    mapped[:] = 2
+    back = restore(snapshot)
+    assert type(back) is np.memmap
+    assert back.sum() == SMALL
+    back[:] = 3
+    back.flush()
+    assert mapped.sum() == 2 * SMALL
+
+
+def test_a_hard_mask_stays_hard():
+    back = restore(capture(np.ma.masked_array([1, 2], [0, 1], hard_mask=True)))
+    back[1] = 5
+    assert back.mask.tolist() == [False, True]
 
 
 def test_aliases_and_cycles():
