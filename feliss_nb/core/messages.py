@@ -269,7 +269,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class CaptureFailed:
-    """A rank's state could not be written."""
+    """A rank's state could not be written, or an engine cannot keep the snapshot."""
 
     epoch: int
     checkpoint: int

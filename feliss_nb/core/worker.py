@@ -298,6 +298,18 @@ class Worker:
         absent = m.Absent(command.checkpoint, command.rank, self.engine)
         return [cmd.ToMaster(absent), cmd.ToEngine(command.engine, absent)]
 
+    def copy_failed(self, checkpoint: int, rank: int, error: Any) -> Commands:
+        """A snapshot that was put together or copied here cannot be kept.
+
+        It belongs to the checkpoint under way, which then fails, or to the last one, of which then
+        a copy is lost. Only the master knows which: it takes the word that fits.
+        """
+        self.shards.discard((checkpoint, rank))
+        return [
+            cmd.ToMaster(m.CaptureFailed(self.epoch, checkpoint, rank, error)),
+            cmd.ToMaster(m.Absent(checkpoint, rank, self.engine)),
+        ]
+
     def loaded(
         self,
         rank: Rank,

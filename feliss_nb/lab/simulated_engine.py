@@ -259,6 +259,10 @@ class SimulatedEngine:
             self.execute(self.worker.absent(*what))
         else:
             checkpoint, rank, shard = what
+            awaited = self.worker.is_awaited(checkpoint, rank)
+            if not awaited and self.simulation.fails("copy", self.name):
+                self._lose((checkpoint, rank))
+                return
             self.store[checkpoint, rank] = shard
             self.execute(self.worker.stored(checkpoint, rank))
 
@@ -312,6 +316,12 @@ class SimulatedEngine:
         variables = frozenset(shard.partitions)
         saved = m.Saved(rank.epoch, *key, 1, 0.0, shard.handles(), variables)
         self.execute(self.worker.kept(saved))
+        if self.simulation.fails("fill", self.name):
+            self.later(self._lose, key)
+
+    def _lose(self, key: tuple[int, int]) -> None:
+        self.store.pop(key, None)
+        self.execute(self.worker.copy_failed(*key, Failure("no memory is left")))
 
     def _load(self, command: cmd.Load) -> None:
         runner = self.runners[command.rank] = Runner(self.worker.ranks[command.rank], busy=True)

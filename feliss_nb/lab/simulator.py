@@ -288,7 +288,8 @@ class Simulation:
     def fail_next(self, kind: str, times: int = 1) -> None:
         """Let the next ``capture``, ``keep`` (late failure of a capture) or ``load`` fail.
 
-        ``send``: the engine that is to send a snapshot has lost it.
+        ``send``: the engine that is to send a snapshot has lost it. ``copy``, ``fill``: an engine
+        cannot keep the next copy that comes, or what it has put together itself.
         """
         self.to_fail[kind] = self.to_fail.get(kind, 0) + times
 
@@ -297,7 +298,7 @@ class Simulation:
         left = self.to_fail.get(kind, 0)
         if left:
             self.to_fail[kind] = left - 1
-            self.corrupted |= kind in ("load", "send")
+            self.corrupted |= kind in ("load", "send", "fill")
             self.note(f"{kind} fails", engine)
         return left > 0
 

@@ -244,8 +244,9 @@ class Capturing:
         # for the whole, which takes as long as copying all of the state.
         try:
             fill()
-        except BaseException as error:  # noqa: BLE001 - whoever wants it hears that it is not here
+        except BaseException as error:  # noqa: BLE001 - the master hears that it is not here
             filled.set_exception(error)
+            self._engine.copy_failed(task.checkpoint, self._rank.rank, error)
         else:
             filled.set_result(None)
 

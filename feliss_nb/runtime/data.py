@@ -145,29 +145,39 @@ class Data:
         if message is None:
             return False
         head, buffers = message
-        if head[0] == "shard":
-            self._take_shard(head, buffers)
+        if head[0] == "shard" and self._borrow(head, buffers):
             return True
-        if head[0] == "difference":
-            buffers = self._whole(head, buffers)
+        if head[0] in ("shard", "difference"):
+            owned = self._own(head, buffers)
+            if owned is None:
+                return True
+            buffers = owned
         with self._engine.lock:
             self._take(head, buffers)
         return True
 
-    def _take_shard(self, head: tuple[Any, ...], frames: list[Any]) -> None:
-        """Keep a snapshot, in memory of our own: it is kept for long, and may be sent again.
-
-        A rank that waits for it stands up from where it lies now, and we copy it behind that.
-        """
+    def _borrow(self, head: tuple[Any, ...], frames: list[Any]) -> bool:
+        """Leave a snapshot where it lies if a rank waits for it: we copy it when that stands."""
         key = head[1:]
         with self._engine.lock:
-            if self._engine.worker.is_awaited(*key):
-                self._borrowed[key] = frames
-                self._take(head, frames)
-                return
-        frames = self._engine.fresh(frames, shared=True)
-        with self._engine.lock:
+            if not self._engine.worker.is_awaited(*key):
+                return False
+            self._borrowed[key] = frames
             self._take(head, frames)
+            return True
+
+    def _own(self, head: tuple[Any, ...], frames: list[Any]) -> list[Any] | None:
+        """Return a snapshot in memory of our own: it is kept for long, and may be sent again.
+
+        None where it cannot be kept, for want of memory say: then the copy is lost, not the engine.
+        """
+        try:
+            if head[0] == "difference":
+                return self._whole(head, frames)
+            return self._engine.fresh(frames, shared=True)
+        except Exception as error:  # noqa: BLE001 - the master hears of it
+            self._engine.copy_failed(head[1], head[2], error)
+            return None
 
     def own_borrowed(self) -> None:
         """Copy what lies in memory of others, beside the ranks: they run again first."""
@@ -181,7 +191,10 @@ class Data:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         for key, theirs in borrowed.items():
-            mine = self._engine.fresh(theirs, shared=True)
+            try:
+                mine = self._engine.fresh(theirs, shared=True)
+            except MemoryError:
+                continue  # it can stay where it is
             with self._engine.lock:
                 self._engine.store.replace(key, theirs, mine)
 

@@ -22,7 +22,7 @@ from feliss_nb.core import commands as cmd
 from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.core.worker import Worker
-from feliss_nb.errors import InternalError
+from feliss_nb.errors import InternalError, StoreError
 from feliss_nb.runtime import wire
 from feliss_nb.runtime.board import Board, path_of
 from feliss_nb.runtime.capturing import Captured
@@ -30,6 +30,7 @@ from feliss_nb.runtime.control import Control, trouble
 from feliss_nb.runtime.copier import Copier
 from feliss_nb.runtime.data import Data
 from feliss_nb.runtime.doors import Doors
+from feliss_nb.runtime.failure import describe
 from feliss_nb.runtime.forking import process_stands_fork
 from feliss_nb.runtime.functions import Functions
 from feliss_nb.runtime.misbehaving import misbehave
@@ -355,6 +356,15 @@ class EngineWorker:
             self.execute(self.worker.lost(command))
             return
         self.data.send_shard(command.engine, command.checkpoint, command.rank, shard)
+
+    def copy_failed(self, checkpoint: int, rank: int, error: BaseException) -> None:
+        """Go on without a snapshot that cannot be kept here, and tell the master."""
+        why = f"{type(error).__name__}: {error}"
+        told = StoreError(f"engine {self.engine} cannot keep a snapshot in its memory ({why})")
+        failure = describe(told, rank, "checkpoint", None)
+        with self.lock:
+            self.store.lose((checkpoint, rank))
+            self.execute(self.worker.copy_failed(checkpoint, rank, failure))
 
     def may_fork(self, asking: Runner) -> bool:
         """Tell whether the engine stands a fork by a rank's thread now: see `forking`. Lock it."""

@@ -126,6 +126,24 @@ def test_a_session_ends_with_an_error_when_no_copy_is_left_to_ask_for():
         sim.run()
 
 
+@pytest.mark.parametrize("kind", ["copy", "fill"])
+def test_a_snapshot_that_cannot_be_kept_costs_no_engine(kind):
+    """Neither does it stop anything: a checkpoint that fails is asked for again."""
+    want = undisturbed(3, EVERYTHING)
+    for when in range(5, 700, 29):
+        for kill in (False, True):
+            sim = Simulation(1, check_every=5)
+            sim.submit(EVERYTHING)
+            sim.run_until(lambda sim=sim, when=when: sim.events >= when)
+            sim.fail_next(kind)
+            sim.run_until(lambda sim=sim, kind=kind: not sim.to_fail[kind])
+            if kill and not sim.to_fail[kind]:
+                sim.kill(sim.host(when % sim.size))
+            assert sim.run() == want
+            lost = [what for _, what, _ in sim.log if what == "engine-lost"]
+            assert len(lost) == (1 if kill and not sim.to_fail[kind] else 0)
+
+
 # ---------------------------------------------------------------- any order of events
 
 

@@ -211,6 +211,15 @@ def test_a_capture_that_is_lost_is_told_while_it_is_wanted():
     assert worker.capture_lost(rank, 1, "it was killed") == []
 
 
+def test_a_snapshot_that_cannot_be_kept_is_not_here_and_the_master_hears_of_it():
+    worker = worker_at()
+    worker.stored(1, 1)
+    told = worker.copy_failed(1, 1, "no memory")
+    assert only(told, m.CaptureFailed) == [m.CaptureFailed(0, 1, 1, "no memory")]
+    assert only(told, m.Absent) == [m.Absent(1, 1, "e0")]
+    assert worker.want(m.Want(1, 1, "e2")) == [cmd.ToEngine("e2", m.Absent(1, 1, "e0"))]
+
+
 def test_only_a_commit_drops_the_older_and_what_comes_too_late_is_not_kept():
     worker = worker_at()
     for checkpoint in (1, 2):

@@ -124,6 +124,29 @@ def patience(seconds: float) -> Any:
     return set_patience
 
 
+def memory_for(module: str, name: str, there_is: bool) -> Any:
+    """Make a function that lets an engine have memory, or none, for a function of the runtime."""
+
+    def fail() -> Any:
+        raise MemoryError("there is none")
+
+    def set_fault() -> None:
+        import importlib
+
+        where: Any = importlib.import_module(f"feliss_nb.runtime.{module}")
+        real = getattr(getattr(where, name), "real", getattr(where, name))
+
+        def fault(*args: Any) -> Any:
+            if name == "prepare":  # what it gives fills the memory later
+                return real(*args)[0], fail
+            return fail()
+
+        fault.real = real  # type: ignore[attr-defined]
+        setattr(where, name, real if there_is else fault)
+
+    return set_fault
+
+
 def forget_copies() -> int:
     """On an engine: drop the copies that it keeps for ranks of other engines; say how many."""
     from feliss_nb.runtime.engine import _workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -130,6 +131,49 @@ def test_a_holder_that_lacks_the_base_gets_the_whole(session: feliss.Session, fl
     assert last.written is not None
     assert last.written < last.bytes / 3
     session.kill(0, wait=True)
+    flags.set("gate200-open")
+    check(session, ring, job)
+
+
+def test_a_holder_without_memory_fails_the_checkpoint_and_lives(
+    session: feliss.Session, flags: Any
+) -> None:
+    session.capture = "incremental"
+    ring, job = walk(session, flags, 200)
+    flags.wait("gate200")
+    last = session.checkpoint(PATIENCE)
+    lost = len(session.events.of_kind("engine-lost"))
+    on_engines(session, work.memory_for("data", "apply", False))
+    with pytest.raises(errors.StoreError, match=r"cannot keep a snapshot.*there is none"):
+        session.checkpoint(PATIENCE)
+    on_engines(session, work.memory_for("data", "apply", True))
+    assert session.checkpoint(PATIENCE).id > last.id
+    assert len(session.events.of_kind("engine-lost")) == lost
+    session.kill(0, wait=True)
+    flags.set("gate200-open")
+    check(session, ring, job)
+
+
+def test_what_a_rank_cannot_put_together_behind_its_capture_is_made_anew(
+    session: feliss.Session, flags: Any, eventually: Any
+) -> None:
+    session.capture = "incremental"
+    ring, job = walk(session, flags, 200)
+    flags.wait("gate200")
+    session.checkpoint(PATIENCE)
+    on_engines(session, work.memory_for("capturing", "prepare", False))
+    told = [len(session.events.of_kind(kind)) for kind in ("copy-lost", "checkpoint-failed")]
+    with contextlib.suppress(errors.StoreError):  # told in time; else the copy is lost
+        session.checkpoint(PATIENCE)
+
+    def heard() -> bool:
+        now = [len(session.events.of_kind(kind)) for kind in ("copy-lost", "checkpoint-failed")]
+        return now != told and session.status().protected
+
+    eventually(heard, PATIENCE, "the word of it, and all copies")
+    on_engines(session, work.memory_for("capturing", "prepare", True))
+    session.kill(0, wait=True)
+    session.checkpoint(PATIENCE)
     flags.set("gate200-open")
     check(session, ring, job)
 
