@@ -23,12 +23,12 @@ import xxhash
 from cloudpickle import cloudpickle as cloud
 
 from feliss_nb.state.handle import Handle, Target
-from feliss_nb.state.pickler import Pickler, omitted
+from feliss_nb.state.pickler import Pickler, omitted, refresh_dispatch
 
 _Walk = Generator[Any, bytes, bytes]
 # What differs between two equal definitions of a class, or only repeats other entries.
 _CLASS_NOISE = frozenset(
-    "__dict__ __weakref__ __doc__ __module__ _abc_impl __firstlineno__ "
+    "__dict__ __weakref__ __doc__ __module__ __slotnames__ _abc_impl __firstlineno__ "
     "__static_attributes__ __annotations_cache__ __annotate_func__".split()
 )
 _SCALARS = (int, float, complex, str, bytes, bool, type(None), bytearray)
@@ -56,6 +56,7 @@ def canonical_digest(obj: object, ordered: bool = True) -> bytes:
     object that contains it counts as the number of levels up, so cycles end. Slow: for comparing
     states in tests and replays, not for the path of data.
     """
+    refresh_dispatch()
     finished: dict[int, bytes] = {}
     kept: list[Any] = []  # temporaries stay alive, so that no identity is used twice
     # One frame is [object, generator, highest level that a reference from inside it points to].

@@ -12,6 +12,7 @@ import copyreg
 import functools
 import io
 import pickle
+import struct
 import sys
 import types
 import weakref
@@ -52,7 +53,7 @@ class Pickler(cloud.Pickler):  # type: ignore[misc]
         namespace: References | None = None,
         share: bool = False,
     ) -> None:
-        _refresh_dispatch()
+        refresh_dispatch()
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.namespace = namespace
         self.share = share
@@ -78,6 +79,9 @@ class Pickler(cloud.Pickler):  # type: ignore[misc]
             self.modules.add(obj.__name__)
         elif issubclass(kind, np.ndarray):
             return self._reduce_array(obj)
+        elif issubclass(kind, BaseException):
+            known = self._refer(obj)
+            return _reduce_exception(obj) if known is NotImplemented else known
         elif self.namespace is not None:
             return self._refer(obj)
         return NotImplemented
@@ -152,6 +156,9 @@ class Pickler(cloud.Pickler):  # type: ignore[misc]
             if isinstance(module, str):
                 self.modules.add(module)
         elif reduced[0] is cloud._make_skeleton_class:
+            # Else it would be a class without slots; a NamedTuple makes its own, and takes none.
+            if "__slots__" in vars(cls) and not issubclass(cls, tuple):
+                reduced[1][3]["__slots__"] = cls.__slots__
             return rebuild.make_class, *reduced[1:5], rebuild.set_class
         elif reduced[0] is cloud._make_skeleton_enum:
             return rebuild.make_enum, *reduced[1:5], rebuild.set_class
@@ -276,6 +283,20 @@ def _reduce_with_omitted(array: Any) -> Any:
     return made, args, (state, left), None, None, rebuild.set_array
 
 
+def _reduce_exception(error: BaseException) -> Any:
+    """Without the class's own ``__init__``: nobody knows what that was given besides ``args``."""
+    kind: Any = type(error)
+    if (
+        not isinstance(kind.__init__, types.FunctionType)
+        or isinstance(kind.__reduce__, types.FunctionType)
+        or kind.__reduce_ex__ is not object.__reduce_ex__
+        or kind in Pickler.dispatch_table
+    ):
+        return NotImplemented
+    parts: Any = error.__reduce__()
+    return rebuild.make_exception, parts[:2], *parts[2:]
+
+
 def _reduce_method(method: types.MethodType) -> Any:
     # By name where that finds it: then the method is the class's own there too.
     name = method.__func__.__name__
@@ -316,6 +337,10 @@ def _reduce_weak_dict(weak: Any) -> Any:
     return type(weak), (dict(weak),)
 
 
+def _reduce_struct(form: struct.Struct) -> Any:
+    return struct.Struct, (form.format,)
+
+
 def _refuse(obj: object) -> Any:
     raise TypeError(f"cannot pickle {type(obj).__name__!r} object")
 
@@ -329,6 +354,9 @@ _OURS: dict[type, Callable[[Any], Any]] = {
     weakref.WeakValueDictionary: _reduce_weak_dict,
     functools.cached_property: _reduce_cached_property,
     type(functools.lru_cache(len)): _reduce_cache,
+    struct.Struct: _reduce_struct,
+    # It would arrive as one that has been called already.
+    weakref.finalize: _refuse,
     # They pretend to be what they refer to, and would arrive as a copy of it.
     weakref.ProxyType: _refuse,
     weakref.CallableProxyType: _refuse,
@@ -336,7 +364,8 @@ _OURS: dict[type, Callable[[Any], Any]] = {
 _seen: dict[type, Any] = {}
 
 
-def _refresh_dispatch() -> None:
+def refresh_dispatch() -> None:
+    """Heed what was registered with ``copyreg`` since the last time."""
     # One plain dict: a ChainMap costs a call of Python code for every object that is met.
     if copyreg.dispatch_table != _seen:
         _seen.clear()

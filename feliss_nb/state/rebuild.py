@@ -129,6 +129,9 @@ def _tracked(make: Any, args: tuple[Any, ...], identity: str | None) -> Any:
     return made
 
 
+# Of a class that was made by a class statement (Py_TPFLAGS_HEAPTYPE).
+_HEAP_TYPE = 1 << 9
+
 # Classes that exist but have no members yet.
 _fresh: WeakSet[type] = WeakSet()
 
@@ -188,3 +191,11 @@ def set_array(array: Any, state: tuple[Any, dict[str, Any]]) -> None:
         array.harden_mask()
     if "writeable" in left:
         array.flags.writeable = False
+
+
+def make_exception(kind: Any, args: tuple[Any, ...]) -> BaseException:
+    """An exception by the ``__init__`` of the nearest builtin class; its attributes come later."""
+    builtin: Any = next(each for each in kind.__mro__ if not each.__flags__ & _HEAP_TYPE)
+    made: BaseException = builtin.__new__(kind, *args)
+    builtin.__init__(made, *args)
+    return made

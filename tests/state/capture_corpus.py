@@ -10,10 +10,12 @@ import decimal
 import enum
 import fractions
 import functools
+import itertools
 import operator
 import pathlib
 import random
 import re
+import struct
 import tempfile
 import types
 import uuid
@@ -48,6 +50,17 @@ class Frozen:
     y: Any = None
 
 
+class Refused(Exception):
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(f"{code}: {why}")
+        self.code = code
+
+
+class NotThere(FileNotFoundError):
+    def __init__(self, path: str) -> None:
+        super().__init__(2, "it is not there", path)
+
+
 class Slots:
     __slots__ = ("a", "b")
 
@@ -56,6 +69,10 @@ class Slots:
 
 
 class MyDict(dict):
+    pass
+
+
+class MyOrdered(collections.OrderedDict):
     pass
 
 
@@ -159,6 +176,11 @@ def many_small_arrays() -> Any:
     return {i: np.full(i % 7, float(i)) for i in range(300)}
 
 
+def vars_set(obj: Any, **attributes: Any) -> Any:
+    vars(obj).update(attributes)
+    return obj
+
+
 def fixed(array: Any) -> Any:
     array.flags.writeable = False
     return array
@@ -225,11 +247,28 @@ CORPUS: dict[str, Callable[[], Any]] = {
     "pattern": lambda: re.compile("a+(b)", re.I),
     "random": lambda: random.Random(5),
     "exception": exception,
+    "exception of a class with an __init__": lambda: Refused(3, "no"),
+    "exception of the system's with an __init__": lambda: NotThere("/a"),
     "enum": lambda: [Colour.RED, Colour.BLUE, Colour],
     "flag": lambda: Access.READ | Access.WRITE,
     "dataclass": lambda: Point(1.5, ["a"]),
     "frozen dataclass": lambda: Frozen(1, Frozen(2)),
     "slots, one empty": Slots,
+    "struct": lambda: struct.Struct("<id"),
+    "iterators": lambda: [iter([1, 2]), itertools.count(3), zip([1], "a", strict=True)],
+    "mapping proxy": lambda: types.MappingProxyType({"a": [1]}),
+    "partial with an attribute": lambda: vars_set(functools.partial(int, base=2), unit="m"),
+    "ordered subclass": lambda: vars_set(MyOrdered(b=1, a=2), extra=[1]),
+    "default dict of a lambda": lambda: collections.defaultdict(lambda: [0], {"a": [1]}),
+    "exception group": lambda: ExceptionGroup("g", [ValueError(1), Refused(2, "b")]),
+    "nullable frame": lambda: pd.DataFrame({"i": pd.array([1, None], dtype="Int64")}),
+    "frame of two indices": lambda: pd.DataFrame(
+        {"a": range(4)}, index=pd.MultiIndex.from_product([["x", "y"], [1, 2]])
+    ),
+    "categories and periods": lambda: [
+        pd.Categorical(["a", "b"], ordered=True),
+        pd.period_range("2020-01", periods=3, freq="M"),
+    ],
     "builtin function": lambda: [len, str.upper, operator.itemgetter(1)],
     "partial": lambda: functools.partial(int, base=2),
     "bound method": lambda: Point(2.0).__eq__,
@@ -287,6 +326,11 @@ IN_MAIN = {
         "def a(n): return n and b(n - 1)\ndef b(n): return n and a(n - 1)\nstate = a"
     ),
     "dataclass": "import dataclasses as d\n@d.dataclass\nclass P:\n    x: int\nstate = P(3)",
+    "slots": (
+        "class S:\n    __slots__ = ('a', 'b')\n"
+        "class T(S):\n    __slots__ = ('__dict__', 'c')\n"
+        "state = [S(), T()]; state[0].a = 1; state[1].c = state[1].d = 2"
+    ),
     "enum": "import enum\nclass C(enum.Enum):\n    A = 1\nstate = [C.A, C]",
     "nested function": "def f(k):\n    def g(x): return x + k\n    return g\nstate = [f(1), f(2)]",
     "decorated": "def d(f):\n def w(): return f()\n return w\n@d\ndef f(): return 1\nstate = f",

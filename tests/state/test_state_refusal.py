@@ -154,6 +154,7 @@ def test_rename_names_the_longest_prefix_it_knows():
         (lambda: queue.Queue(), "Queue"),
         (lambda: sys._getframe(), "frame"),
         (lambda: weakref.ref(Box(1)), "ReferenceType"),
+        (lambda: weakref.finalize(KEPT, print), "finalize"),
         (lambda: weakref.proxy(test_itself), "CallableProxyType"),
         (lambda: weakref.proxy(KEPT), "ProxyType"),
         (lambda: contextvars.copy_context(), "Context"),

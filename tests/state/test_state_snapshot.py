@@ -294,6 +294,38 @@ def test_restore_binds_handles():
     assert restore(capture([Handle(2, True)]), lambda v, r: (v, r)) == [(2, True)]
 
 
+SLOTS = """
+    import pickle, sys
+    from pathlib import Path
+    from feliss_nb.state import canonical_digest, capture, frames, from_frames, restore
+    path = Path(sys.argv[1])
+    if not path.exists():
+        import re, typing
+        class Cell:
+            __slots__ = ("value", "__weakref__")
+        class Named(typing.NamedTuple):
+            a: int
+        class Failed(Exception):
+            def __init__(self, code, why):
+                super().__init__(why)
+                self.code = code
+        cell = Cell()
+        cell.value = 1
+        state = [cell, Named(2), Failed(3, "no"), re.compile("a"), int | str]
+        path.write_bytes(pickle.dumps([bytes(frame) for frame in frames(capture(state))]))
+    else:
+        state = restore(from_frames(pickle.loads(path.read_bytes())))
+    print(canonical_digest(state).hex())
+    print(*(hasattr(each, "__dict__") for each in state[:2]), state[2].code, state[2])
+"""
+
+
+def test_classes_of_main_are_the_same_in_another_process(script, tmp_path):
+    made, found = script(SLOTS, tmp_path / "frames"), script(SLOTS, tmp_path / "frames")
+    assert found == made
+    assert made.splitlines()[1] == "False False 3 no"
+
+
 CLASSES = """
     import sys
     from pathlib import Path
