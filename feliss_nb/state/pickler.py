@@ -30,6 +30,10 @@ from feliss_nb.state.handle import Handle, Target
 IN_BAND = 4096
 
 
+# Classes whose own way of taking instances apart loses something. One look for both: each costs.
+_INCOMPLETE = np.ndarray, BaseException
+
+
 class References(Protocol):
     """The part of a namespace that a pickler needs."""
 
@@ -77,9 +81,9 @@ class Pickler(cloud.Pickler):  # type: ignore[misc]
             return Target.__reduce__(obj)
         if kind is types.ModuleType:
             self.modules.add(obj.__name__)
-        elif issubclass(kind, np.ndarray):
-            return self._reduce_array(obj)
-        elif issubclass(kind, BaseException):
+        elif issubclass(kind, _INCOMPLETE):
+            if issubclass(kind, np.ndarray):
+                return self._reduce_array(obj)
             known = self._refer(obj)
             return _reduce_exception(obj) if known is NotImplemented else known
         elif self.namespace is not None:
