@@ -396,7 +396,7 @@ def _warn(text: str) -> None:
 
 
 def sessions() -> Table:
-    """Return the named sessions of this user that are alive, as a table."""
+    """Return the named sessions of this user that are alive or can go on, as a table."""
     return list_sessions()
 
 
