@@ -101,7 +101,12 @@ def describe(error: BaseException, rank: int, function: str, record: str | None)
 
 def _users(trace: TracebackType | None) -> list[traceback.FrameSummary]:
     frames = traceback.extract_tb(trace)
-    return [frame for frame in frames if not frame.filename.startswith(_OURS)]
+    return [frame for frame in frames if not is_ours(frame.filename)]
+
+
+def is_ours(file: str) -> bool:
+    """Tell whether a frame of this file is this package's."""
+    return file.startswith(_OURS)
 
 
 def name_of(function: object) -> str:
