@@ -56,7 +56,9 @@ class Failure:
         if isinstance(cause, FelissError) and not self.frames:
             return self._ours(cause)
         at = f", {self.record}" if self.record else ""
-        text = f"{self.function} raised {self.summary} on rank {self.rank}{at}"
+        # What our errors advise is said once, where the traceback ends.
+        what = type(cause).__name__ if isinstance(cause, FelissError) else self.summary
+        text = f"{self.function} raised {what} on rank {self.rank}{at}"
         error = FunctionError(text, self.rank, self.record, self._traceback())
         error.__cause__ = cause
         return error
