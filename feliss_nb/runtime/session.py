@@ -416,6 +416,8 @@ class BaseSession:
     def fetch(self, variable: Variable, function: Callable[[Any], Any] | None) -> list[Any]:
         """Return each rank's partition of a variable, or what `function` makes of it there."""
         label = f"variable {variable.name or variable.variable!r}"
+        if variable.name is None and variable.job is not None:
+            label += f" ({variable.job.label})"
         args = (variable, function, label)
         starts: list[Start] = [(rank, give, args) for rank in range(self.size)]
         job = self.submit(starts, label=f"fetch of {label}", internal=True)
