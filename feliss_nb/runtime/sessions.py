@@ -80,7 +80,7 @@ def list_sessions() -> Table:
     rows = []
     for found in look():
         running, ran = found["running"], found["last_running"]
-        jobs = f"when its master ended: {', '.join(ran)}" if ran else tuple(running)
+        jobs = f"last told: {', '.join(ran)}" if ran else tuple(running)
         age = None if found["age"] is None else human_seconds(found["age"])
         rows.append((*(found[key] for key in ("session", "state", "engines", "owner")), jobs, age))
     columns = ("session", "state", "engines", "owner", "running", "age")

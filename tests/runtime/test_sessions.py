@@ -67,7 +67,7 @@ def test_jobs_of_a_master_that_has_ended_are_not_told_as_running(
     found = listed(capsys)["orphan"]
     assert (found["state"], found["owner"]) == ("no master", "gone: resume it")
     assert (found["running"], found["last_running"]) == ([], ["count", "map f"])
-    assert "when its master ended: count, map f" in repr(list_sessions())
+    assert "last told: count, map f" in repr(list_sessions())
 
 
 def test_what_can_be_done_with_a_session_without_engines(
