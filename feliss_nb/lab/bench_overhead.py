@@ -3,6 +3,10 @@
 The job relaxes a grid that lies in strips on two ranks: every number of its state changes in each
 iteration, neighbours exchange rows, and all agree on the largest change. It runs in pairs, once
 with checkpoints and once without, in the same session and in alternating order.
+
+Two runs of the same program differ by more than checkpoints cost wherever a machine is shared. So
+there is a second figure from the same runs: by how much each iteration was longer than those around
+it, which a machine that is slower for a while does not change.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ _RANKS = 2
 _TARGET = 2.0  # percent
 _LEAST = 6  # commits in a run
 _WANTED = 7.0  # intervals in a run
+_AROUND = 41  # iterations: a checkpoint is felt in a few of them, less than half
 #: Two-sided 95 % quantiles of Student's distribution, for 1, 2, ... degrees of freedom.
 _STUDENT = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160),
@@ -65,12 +70,15 @@ class Run:
     commits : int
     paused : float
         Seconds in which ranks waited for checkpoints, the sum of the longest of each.
+    excess : float
+        Seconds by which iterations were longer than those around them.
     """
 
     seconds: float
     cpu: float
     commits: int
     paused: float
+    excess: float
 
 
 def overhead(json: bool, runs: int = 10, capture: str = CAPTURE, quick: bool = False) -> int:
@@ -158,12 +166,23 @@ def _run(
     if mtbf is not None:
         session.checkpoint_every("auto", mtbf)
     begun = time.perf_counter()
-    session.spmd(_relax, state, iterations)
+    job = session.spmd(_relax, state, iterations, [])
     session.wait(PATIENCE)
     seconds = time.perf_counter() - begun
+    lasted = np.diff(job.partitions()[0])
     cpu = _cpu(session) - cpu
     committed = [event for event in session.events[before:] if event.kind == "committed"]
-    return Run(seconds, cpu, len(committed), sum(event.pause for event in committed))
+    paused = sum(event.pause for event in committed)
+    return Run(seconds, cpu, len(committed), paused, excess(lasted))
+
+
+def excess(lasted: np.ndarray) -> float:
+    """Return by how much iterations were longer than the median of those around them, summed."""
+    size = min(_AROUND, len(lasted))
+    windows = np.lib.stride_tricks.sliding_window_view(lasted, size)
+    middles = np.median(windows, axis=1)
+    around = np.pad(middles, (size // 2, len(lasted) - len(middles) - size // 2), mode="edge")
+    return float((lasted - around).sum())
 
 
 def _cpu(session: feliss.Session) -> float:
@@ -191,6 +210,11 @@ def _add(
     report.add(f"{what}: overhead, 95 % interval from", fmean(parts) - spread, "%")
     report.add(f"{what}: overhead, 95 % interval to", fmean(parts) + spread, "%")
     report.add(f"{what}: overhead, median of the pairs", median(parts), "%")
+    felt = [(one.excess - other.excess) / other.seconds * 100 for one, other in pairs]
+    spread = _half_width(felt)
+    report.add(f"{what}: by iterations next to others", fmean(felt), "%", at_most=_TARGET)
+    report.add(f"{what}: by iterations, 95 % interval from", fmean(felt) - spread, "%")
+    report.add(f"{what}: by iterations, 95 % interval to", fmean(felt) + spread, "%")
     commits = [max(one.commits, 1) for one, _ in pairs]
     paused = [one.paused / n * 1e3 for (one, _), n in zip(pairs, commits, strict=True)]
     report.add(f"{what}: pause of a checkpoint", median(paused), "ms")
@@ -226,7 +250,8 @@ def _grids(megabytes: float, rank: int, ranks: int) -> list[np.ndarray]:
     return [grid, grid.copy()]
 
 
-def _relax(comm: Any, state: feliss.Variable, left: int) -> Any:
+def _relax(comm: Any, state: feliss.Variable, left: int, begun: list[float]) -> Any:
+    begun.append(time.perf_counter())
     grids = feliss.here()[state]
     old, new = grids
     _exchange(comm, old)
@@ -239,8 +264,8 @@ def _relax(comm: Any, state: feliss.Variable, left: int) -> Any:
     change = comm.allreduce(change, max)
     grids.reverse()
     if left <= 1 or not math.isfinite(change):
-        return change
-    return comm.then(_relax, state, left - 1)
+        return begun
+    return comm.then(_relax, state, left - 1, begun)
 
 
 def _exchange(comm: Any, grid: np.ndarray) -> None:

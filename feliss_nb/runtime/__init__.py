@@ -4,8 +4,9 @@
 process; ``session`` and ``variable`` are what a user holds, ``here`` what a continuation sees.
 """
 
+from feliss_nb.runtime.attached import check_client
 from feliss_nb.runtime.claims import begin, give_back, take
-from feliss_nb.runtime.cluster import OwnCluster, check_client
+from feliss_nb.runtime.cluster import OwnCluster
 from feliss_nb.runtime.events import Event, EventLog
 from feliss_nb.runtime.here import Call, Here, continuation, here, needs_of
 from feliss_nb.runtime.job import Job

@@ -39,9 +39,6 @@ PATIENCE = 120.0
 #: Seconds of a pause behind a fork: after a longer one it is worth while to make the next shorter.
 LONG = 0.005
 
-# Of a thread that is at work beside the ranks.
-_NICE = 10
-
 
 @dataclass(slots=True)
 class Captured:
@@ -208,7 +205,7 @@ class Capturing:
         except BaseException as error:  # noqa: BLE001 - begun anew: what it was shows there
             self._lose(task, error)
         if task.child is not None and task.pause > LONG:
-            huge_pages.gather(_NICE, lambda: self._engine.is_closed)
+            huge_pages.gather(lambda: self._engine.is_closed)
 
     def _deliver(self, task: _Task, taken: Taken) -> None:
         base = task.base if taken.needs_base else 0

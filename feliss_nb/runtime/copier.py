@@ -7,8 +7,6 @@ when the checkpoint is committed, most of the way is behind it.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import queue
 import threading
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from feliss_nb.errors import FelissError, MissingSnapshot, StoreError
 from feliss_nb.runtime import wire
+from feliss_nb.runtime.background import stand_back
 from feliss_nb.runtime.shard import MAIN, whole
 from feliss_nb.state.codec import allocate_each
 from feliss_nb.state.modules import digests
@@ -26,9 +25,6 @@ from feliss_nb.store.files import AT_ONCE
 
 if TYPE_CHECKING:
     from feliss_nb.runtime.engine import EngineWorker
-
-# Of the copier's thread. Copying is to use what the work leaves over, digests above all.
-NICE = 10
 
 
 class _CalledOff(Exception):
@@ -175,10 +171,7 @@ class Copier:
             return 0, None
 
     def _main(self) -> None:
-        with contextlib.suppress(OSError):  # it costs more then, no more than that
-            thread = threading.get_native_id()
-            nice = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, max(nice, NICE))
+        stand_back()
         try:
             store: Store = pickle.loads(self._data or b"")
         except BaseException as error:  # noqa: BLE001 - it is said for each shard

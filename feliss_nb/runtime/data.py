@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from feliss_nb.core import messages as m
 from feliss_nb.core.rank import Rank
 from feliss_nb.errors import CorruptSnapshot, InternalError
 from feliss_nb.runtime import wire
-from feliss_nb.runtime.copier import NICE
+from feliss_nb.runtime.background import stand_back
 from feliss_nb.runtime.peers import LOST, Peers
 from feliss_nb.runtime.shard import join, split
 from feliss_nb.state.differences import apply
@@ -178,8 +176,7 @@ class Data:
             ).start()
 
     def _copy(self, borrowed: dict[tuple[int, int], list[Any]]) -> None:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        stand_back()
         for key, theirs in borrowed.items():
             mine = self._engine.fresh(theirs, shared=True)
             with self._engine.lock:

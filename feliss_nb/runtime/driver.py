@@ -100,7 +100,6 @@ class Driver:
         self._exchange = Exchange(cluster.directory, terms.FIRST if record is None else record.term)
         self.liveness = Liveness(cluster, self._exchange)
         self.telling = Telling(self._exchange, seat)
-        self.blobs = self.telling.blobs
         self.linking = Linking(
             self._exchange.send, lambda carrier: events.add("carrier", carrier=carrier)
         )
@@ -136,7 +135,7 @@ class Driver:
         `names` and `unnamed` say which variables hold records.
         """
         if self.record is not None:
-            new = [blob for blob in blobs if blob.digest not in self.blobs]
+            new = [blob for blob in blobs if blob.digest not in self.telling.blobs]
             notes: dict[Any, Any] = {("name", name): found for name, found in names.items()}
             notes |= {("unnamed", number): records for number, records in unnamed.items()}
             try:
@@ -145,7 +144,7 @@ class Driver:
                 event.token.set_exception(error)
                 return
         for blob in blobs:
-            self.blobs.add(blob)
+            self.telling.blobs.add(blob)
         if self.keeper is not None:
             self.keeper.names.update(names)
         self.execute(self.seat.handle(event))
@@ -424,10 +423,6 @@ class Driver:
         elif isinstance(command.message, m.Cut):
             self.pace.begun()
         self.telling.tell(command)
-
-    def _send(self, engine: str, message: Any) -> None:
-        """Send what is no word of the machine's."""
-        self._exchange.send(engine, message)
 
     def tell_names(self, names: dict[int, str]) -> None:
         """Tell the engines what variables are called."""

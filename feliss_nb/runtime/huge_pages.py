@@ -9,12 +9,12 @@ to them while a child reads.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from feliss_nb.runtime.background import stand_back
+from feliss_nb.runtime.shared import madvise
 
 _COLLAPSE = 25  # Python has no name for it
 _HUGE = 2 << 20
@@ -22,18 +22,14 @@ _STEP = 16 * _HUGE
 # Of a stretch: what has no page yet would get one, so only where nearly all has.
 _LEAST, _DENSE, _TOGETHER = 2 * _HUGE, 0.9, 0.5
 
-_libc = ctypes.CDLL(None)
-_libc.madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _lock = threading.Lock()
 
 
-def gather(niceness: int, is_over: Callable[[], bool]) -> int:
+def gather(is_over: Callable[[], bool]) -> int:
     """Put this process's pages together. On a thread of its own, which ends behind it.
 
     Parameters
     ----------
-    niceness : int
-        Of the thread.
     is_over : callable
         Asked at times; true: stop.
 
@@ -46,15 +42,14 @@ def gather(niceness: int, is_over: Callable[[], bool]) -> int:
     if not _lock.acquire(blocking=False):
         return 0
     try:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        stand_back()
         done = 0
         for start, end in list(_stretches()):
             for place in range(start, end, _STEP):
                 if is_over():
                     return done
                 size = min(_STEP, end - place)
-                done += size * (_libc.madvise(place, size, _COLLAPSE) == 0)
+                done += size * (madvise(place, size, _COLLAPSE))
         return done
     except OSError:  # no /proc to look into
         return 0

@@ -282,7 +282,7 @@ class Injector:
             peer = fault.peer
         rank = fault.rank if fault.kind in ("lose-shard", "flip-bit") else None
         order = wire.Misbehave(fault.kind, fault.seconds, peer, rank, fault.count)
-        self._driver._send(engine, order)
+        self._driver.telling.send(engine, order)
 
     def _cut(self, fault: Fault, engine: str) -> None:
         """Cut the network itself, where it is ours and there is a connection to cut."""

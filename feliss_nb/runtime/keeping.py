@@ -23,6 +23,7 @@ from feliss_nb.errors import CorruptSnapshot, FelissError, LossError, SessionClo
 from feliss_nb.runtime import wire
 from feliss_nb.runtime.copier import told
 from feliss_nb.runtime.status import StoreStatus
+from feliss_nb.runtime.telling import functions_of
 from feliss_nb.store import Manifest, Record, Store
 from feliss_nb.store.manifest import make
 
@@ -136,18 +137,12 @@ class Keeper:
         self._again = False
         committed = driver.master.committed
         image = driver.master.image()
-        needed = {
-            digest
-            for job in image.jobs.values()
-            if job.id not in committed.ended
-            for _, start in job.starts
-            for digest in start.work.digests
-        }
+        needed = functions_of(image.jobs.values(), committed.ended)
         held = driver.master.held
         names = {name: found for name, found in self.names.items() if found[0] in held}
         record = MasterRecord(
             image,
-            tuple(driver.blobs.get(digest) for digest in sorted(needed)),
+            tuple(driver.telling.blobs.get(digest) for digest in sorted(needed)),
             names,
             self._session,
             self._seed,
@@ -173,7 +168,7 @@ class Keeper:
             orders.setdefault(engine, []).append(rank)
         for engine, mine in orders.items():
             base = 0 if self._newest is None else self._newest.checkpoint
-            driver._send(engine, wire.Keep(copy.checkpoint, tuple(mine), base))
+            driver.telling.send(engine, wire.Keep(copy.checkpoint, tuple(mine), base))
 
     def hear(self, engine: m.Engine, message: wire.Kept | wire.Fetched) -> None:
         """Take an engine's word on a shard."""
@@ -306,7 +301,7 @@ class Keeper:
         for engine, ranks in hosts.items():
             if self._driver is not None:
                 shards = {rank: manifest.shard(rank).bases for rank in ranks}
-                self._driver._send(engine, wire.Fetch(manifest.checkpoint, shards))
+                self._driver.telling.send(engine, wire.Fetch(manifest.checkpoint, shards))
 
     def _fetched(self, message: wire.Fetched) -> None:
         if self._fetch is None or self._fetch[0] != message.checkpoint:

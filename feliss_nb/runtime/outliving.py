@@ -91,7 +91,7 @@ def take_over(
         except ProcessLookupError:
             pass
     for blob in found.blobs.values():
-        driver.blobs.add(blob)
+        driver.telling.blobs.add(blob)
     _renew(driver, record)
     terms.write(driver.cluster.directory, record.term)
     driver.events.add("resumed", term=record.term)
@@ -116,8 +116,8 @@ def take_over(
 
 def _renew(driver: Driver, record: Record) -> None:
     """Begin the record anew, with an image of what is."""
-    digests = set(driver.telling.needed())
-    record.renew(driver.seat, {digest: driver.blobs.get(digest) for digest in digests})
+    digests, blobs = driver.telling.needed(), driver.telling.blobs
+    record.renew(driver.seat, {digest: blobs.get(digest) for digest in digests})
 
 
 def _shown(driver: Driver) -> dict[str, Any]:

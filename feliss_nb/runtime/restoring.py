@@ -259,7 +259,7 @@ def stand_up(session: BaseSession, origin: Origin, engines: Sequence[str], worke
     def start() -> None:
         keeper.names.update(origin.record.names)
         for blob in origin.record.blobs:
-            driver.blobs.add(blob)
+            driver.telling.blobs.add(blob)
         data = {"checkpoint": number, "epoch": image.epoch, "ranks": origin.size}
         session.events.add("restoring", **data)
         driver.handle(event)

@@ -281,7 +281,7 @@ class BaseSession:
         check_seconds("timeout=", timeout, above=True)
         for rank, _, _ in starts:
             self.check_rank(rank)
-        packed = pack_starts(starts, self._driver.blobs)
+        packed = pack_starts(starts, self._driver.telling.blobs)
         if not self._holding.has(packed.handles):
             raise UsageError(
                 f"{label} carries a variable of another session: collect it there and scatter it "

@@ -177,4 +177,9 @@ def advise(memory: mmap.mmap, how: int, start: int, end: int) -> None:
     """
     first = (HEADER + start) // mmap.PAGESIZE * mmap.PAGESIZE
     address = np.frombuffer(memory, np.uint8, 1).ctypes.data
-    _libc.madvise(address + first, HEADER + end - first, how)
+    madvise(address + first, HEADER + end - first, how)
+
+
+def madvise(address: int, nbytes: int, how: int) -> bool:
+    """Advise the kernel on memory of this process; tell whether it took the advice."""
+    return int(_libc.madvise(address, nbytes, how)) == 0

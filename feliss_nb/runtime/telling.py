@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
+from typing import Any
 
 from feliss_nb.core import commands as cmd
 from feliss_nb.core import messages as m
+from feliss_nb.core.jobs import Job
 from feliss_nb.core.seat import Seat
 from feliss_nb.runtime import wire
 from feliss_nb.runtime.blobs import Blobs
@@ -92,21 +94,19 @@ class Telling:
                 self._told[engine] = heard
                 self._exchange.send(engine, wire.Heard(heard))
 
+    def send(self, engine: str, message: Any) -> None:
+        """Send what is no word of the machine's."""
+        self._exchange.send(engine, message)
+
     def names(self, names: dict[int, str], engines: Iterable[str]) -> None:
         """Tell engines what variables are called."""
         self._names.update(names)
         for engine in engines:
             self._exchange.send(engine, wire.Names(names))
 
-    def needed(self) -> list[bytes]:
+    def needed(self) -> set[bytes]:
         """Return the functions that jobs need which have not ended for good."""
-        return [
-            digest
-            for job in self._master.jobs.values()
-            if job.id not in self._master.committed.ended
-            for _, start in job.starts
-            for digest in start.work.digests
-        ]
+        return functions_of(self._master.jobs.values(), self._master.committed.ended)
 
     def committed(self) -> None:
         """A checkpoint stands: what will not be told again goes."""
@@ -127,11 +127,17 @@ class Telling:
 
     def _drop_functions(self) -> None:
         """Keep no function that no job uses, here and there, beyond some of the last ones."""
-        used = {
-            digest
-            for job in self._master.jobs.values()
-            for _, start in job.starts
-            for digest in start.work.digests
-        }
+        used = functions_of(self._master.jobs.values())
         for engine, digests in self.blobs.clean(used).items():
             self._exchange.send(engine, wire.DropBlobs(tuple(digests)))
+
+
+def functions_of(jobs: Iterable[Job], ended: Container[int] = ()) -> set[bytes]:
+    """Return the digests of the functions that jobs begin with, but for those that have ended."""
+    return {
+        digest
+        for job in jobs
+        if job.id not in ended
+        for _, start in job.starts
+        for digest in start.work.digests
+    }

@@ -18,7 +18,7 @@ from engine_processes import is_dead
 
 import feliss_nb as feliss
 from feliss_nb import errors
-from feliss_nb.runtime.cluster import check_probe
+from feliss_nb.runtime.attached import check_probe
 
 PATIENCE = 60.0
 

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 from jupyter_client.manager import KernelManager
+from kernel_cells import run_cell
 
 from feliss_nb.runtime import claims
 
@@ -32,16 +33,7 @@ class Kernel:
         self.client.wait_for_ready(timeout=PATIENCE)
 
     def run(self, cell: str) -> str:
-        """Run a cell; return what it printed. An error is one of the test's."""
-        printed: list[str] = []
-
-        def hear(message: dict[str, Any]) -> None:
-            content = message["content"]
-            printed.append(content.get("text", "") or "\n".join(content.get("traceback", ())))
-
-        reply = self.client.execute_interactive(cell, timeout=PATIENCE, output_hook=hear)
-        assert reply["content"]["status"] == "ok", "".join(printed)
-        return "".join(printed)
+        return run_cell(self.client, cell, PATIENCE)
 
     def restart(self) -> None:
         """As the menu does: it is asked to end, and another one is started."""

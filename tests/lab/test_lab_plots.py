@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from feliss_nb.errors import UsageError
@@ -87,7 +88,7 @@ def test_an_overhead_is_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run_pairs(capture: str, sizes: bench_overhead.Sizes, runs: int) -> Any:
         asked.append((capture, sizes.megabytes, runs))
-        with_, without = bench_overhead.Run(1.1, 0, 4, 0), bench_overhead.Run(1.0, 0, 0, 0)
+        with_, without = bench_overhead.Run(1.1, 0, 4, 0, 0), bench_overhead.Run(1, 0, 0, 0, 0)
         return 10, [(with_, without)] * runs
 
     monkeypatch.setattr(bench_overhead, "run_pairs", run_pairs)
@@ -96,3 +97,12 @@ def test_an_overhead_is_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(row["overhead"] == pytest.approx(10.0) for row in measured.rows)
     assert [row["commits"] for row in measured.rows] == [4] * 12
     assert measured.plot()._repr_png_()
+
+
+def test_what_checkpoints_cost_is_seen_though_a_machine_gets_slower() -> None:
+    calm = np.linspace(1.0, 1.1, 400)
+    assert bench_overhead.excess(calm) == pytest.approx(0.0, abs=0.01)
+    disturbed = calm.copy()
+    disturbed[[50, 51, 150, 151, 250, 251]] += 0.5
+    assert bench_overhead.excess(disturbed) == pytest.approx(3.0, rel=0.02)
+    assert bench_overhead.excess(np.array([1.0, 1.0, 3.0])) == pytest.approx(2.0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jupyter_client.manager import start_new_kernel
+from kernel_cells import run_cell
 
 pytest.importorskip("ipywidgets")
 PATIENCE = 60.0
@@ -49,15 +49,7 @@ class Kernel:
         self.subshell = self.client.get_control_msg(timeout=PATIENCE)["content"]["subshell_id"]
 
     def run(self, cell: str) -> str:
-        printed: list[str] = []
-
-        def hear(message: dict[str, Any]) -> None:
-            content = message["content"]
-            printed.append(content.get("text", "") or "\n".join(content.get("traceback", ())))
-
-        reply = self.client.execute_interactive(cell, timeout=PATIENCE, output_hook=hear)
-        assert reply["content"]["status"] == "ok", "".join(printed)
-        return "".join(printed)
+        return run_cell(self.client, cell, PATIENCE)
 
     def begin(self, cell: str) -> str:
         """Run a cell up to where it says that it has begun; give its request."""

@@ -16,8 +16,8 @@ def huge():
 
 kept = {n: str(n) for n in range(500_000)}
 before = huge()
-assert huge_pages.gather(0, lambda: True) == 0  # it is over
-done = huge_pages.gather(0, lambda: False)
+assert huge_pages.gather(lambda: True) == 0  # it is over
+done = huge_pages.gather(lambda: False)
 assert all(kept[n] == str(n) for n in range(500_000))
 print(done, huge() - before)
 """
