@@ -67,7 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--picture", metavar="FILE", help="draw the time line (.svg or .png)")
     where = "feliss_nb.notebook.terminal"
-    leaf(commands, "sessions", "list the named sessions that are alive", f"{where}:sessions")
+    text = "list the named sessions that are alive or can go on"
+    leaf(commands, "sessions", text, f"{where}:sessions")
     text = "kill the engine that hosts a rank of a named session (SIGKILL), also from outside"
     kill = leaf(commands, "kill", text, f"{where}:kill")
     kill.add_argument("name", metavar="NAME", help="the session")

@@ -143,7 +143,8 @@ def start(
         What to call the session. One with a name outlives this process: see `resume`. It ends with
         `Session.stop`, or at the end of its ``with`` block.
     copies : int
-        How many other engines keep each rank's snapshot.
+        How many other engines keep each rank's snapshot: at most all the others, so that a session
+        of one engine keeps none.
     replace : bool
         Whether a lost engine is replaced in the background.
     seed : int
@@ -196,6 +197,7 @@ def start(
         continuation_timeout,
     )
     _check(settings)
+    settings.check_copies()
     kind = check_kind(engines)
     with _claimed(store) as claimed, _named(name) as record:
         return Session(OwnCluster(kind), settings, claimed, record=record)
@@ -275,6 +277,7 @@ def restore(
             settings = dataclasses.replace(settings, name=old)
         if workers is None:
             settings = dataclasses.replace(settings, workers=origin.size)
+        settings.check_copies()
         with _named(name) as record:
             return Session(OwnCluster(kind), settings, origin.store, origin, record)
     except BaseException:
@@ -396,7 +399,7 @@ def _warn(text: str) -> None:
 
 
 def sessions() -> Table:
-    """Return the named sessions of this user that are alive, as a table."""
+    """Return the named sessions of this user that are alive or can go on, as a table."""
     return list_sessions()
 
 
@@ -508,6 +511,11 @@ def attach(
                     f"the cluster has {len(cluster.ids())} engines: too few for a worker"
                 )
             settings = dataclasses.replace(settings, workers=workers)
+        try:
+            settings.check_copies()
+        except UsageError:
+            cluster.stop()
+            raise
         return Session(cluster, settings, claimed)
 
 

@@ -146,7 +146,7 @@ def gather_pairs(
     into: dict[Any, Any],
 ) -> None:
     """Fold some records, which are pairs."""
-    here = begin()
+    here = begin(plan.reduce)
     fold, rule = plan.folds.gather, plan.rule
     view = view_of(here[source], source.records, title)
     records: list[Any] = []
@@ -227,7 +227,7 @@ def split_some(
     parts: list[Items],
 ) -> None:
     """Find the ranks of some keys; behind the last key, send each rank its part."""
-    here = begin()
+    here = begin(plan.partition)
     here.phase("shuffling")
     size = here.size
     while done < len(items):
@@ -302,7 +302,7 @@ def merge_some(
     into: dict[Any, Any],
 ) -> None:
     """Fold some of what the ranks sent, rank by rank."""
-    here = begin()
+    here = begin(plan.reduce)
     here.phase("reducing")
     folds = plan.folds
     rule = Rule(plan.origin, None, any_key=True)  # every key has found its rank

@@ -89,7 +89,9 @@ _ALL = (
         ),
         example="resume mine",
     ),
-    Subcommand("sessions", "Show the named sessions that are alive, of every process."),
+    Subcommand(
+        "sessions", "Show the named sessions that are alive or can go on, of every process."
+    ),
     Subcommand(
         "map",
         "Apply a function to every record; returns at once.",

@@ -8,13 +8,11 @@ from feliss_nb.runtime import sessions as named
 
 
 def sessions(json: bool) -> int:
-    """List the named sessions of which something is alive."""
-    table = named.list_sessions()
+    """List the named sessions of which something is alive, or that can go on."""
     if json:
-        rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-        print(json_format.dumps({"sessions": rows}))
+        print(json_format.dumps({"sessions": named.look()}))
     else:
-        print(table)
+        print(named.list_sessions())
     return 0
 
 

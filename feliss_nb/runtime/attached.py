@@ -152,7 +152,8 @@ def check_client(client: object, profile: str | None, cluster_id: str | None) ->
         return AttachedCluster(ipp.Client(timeout=10, **options), close=True)
     except (OSError, TimeoutError, ipp.error.TimeoutError) as error:
         name = f"profile {profile!r}" if profile else f"cluster {cluster_id!r}"
+        what = str(error).partition("\n")[0]  # and then the advice that we give
         raise UsageError(
             f"no ipyparallel cluster answers for {name if options else 'the default profile'}: "
-            f"start one with ipcluster start ({error})"
+            f"start one with ipcluster start ({what})"
         ) from None

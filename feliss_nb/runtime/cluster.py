@@ -23,6 +23,7 @@ from feliss_nb.errors import FelissError
 from feliss_nb.runtime import mpiexec, owner
 from feliss_nb.runtime.doors import private_directory
 from feliss_nb.runtime.owner import Process, processes_in, start_time
+from feliss_nb.runtime.waiting_out import wait_out
 
 # The hub registers an engine after it answered a beat, so a short period starts engines sooner. A
 # stopped process is taken for lost after MISSES beats, 5 s: a busy machine delays beats, and
@@ -190,8 +191,8 @@ class OwnCluster:
     def start(self, count: int, timeout: float, on_wait: Callable[[str], None]) -> list[int]:
         """Start the controller and `count` engines; wait until they are registered."""
         on_wait("the controller")
-        self._cluster.start_controller_sync()
-        self._cluster.start_engines_sync(n=count)
+        wait_out(self._cluster.start_controller_sync)
+        wait_out(lambda: self._cluster.start_engines_sync(n=count))
         # One that is started later gets no place in the world of these: it may as well be local.
         self._cluster.engine_launcher_class = "local"
         self._note_processes()
@@ -213,7 +214,7 @@ class OwnCluster:
         return sorted(self.ids())
 
     def _connect(self) -> ipp.Client:
-        client: ipp.Client = self._cluster.connect_client_sync()
+        client: ipp.Client = wait_out(self._cluster.connect_client_sync)
         return client
 
     def _note_processes(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -36,11 +37,16 @@ class Ending:
         self._driver, self._cluster, self._events = driver, cluster, events
         self._ended = ended
         self._is_over = False
+        self._taken: SessionTaken | None = None
         self._process = os.getpid()
         self._lock = threading.Lock()
 
     def stop(self) -> None:
-        """End the session; Ctrl-C ends the waiting only, and calling it again waits again."""
+        """End the session; Ctrl-C ends the waiting only, and calling it again waits again.
+
+        A session that another process goes on with is left to it, with a warning to who called what
+        called this.
+        """
         if self._is_over or self._is_forked():
             return
         self.has_begun = True
@@ -55,6 +61,8 @@ class Ending:
 
         threading.Thread(target=end, name="feliss-stop").start()
         done.result()
+        if self._taken is not None:
+            warnings.warn(str(self._taken), stacklevel=3)
 
     def leave(self) -> None:
         """Let the session go on without this process; one without a name ends with it."""
@@ -69,11 +77,14 @@ class Ending:
     @property
     def is_taken(self) -> bool:
         """Whether another process goes on with the session."""
+        return self._who_took_it() is not None
+
+    def _who_took_it(self) -> SessionTaken | None:
         try:
             self.check_taken()
-        except SessionTaken:
-            return True
-        return False
+        except SessionTaken as error:
+            return error
+        return None
 
     def check_taken(self) -> None:
         """Raise SessionTaken if another process goes on with the session."""
@@ -91,7 +102,9 @@ class Ending:
         with self._lock:
             if not (self._is_over or self._is_forked()):
                 record = self._driver.record
-                if record is not None and self.is_taken:
+                if record is not None:
+                    self._taken = self._who_took_it()
+                if self._taken is not None:
                     self._let_go()
                     return
                 self._driver.stop()

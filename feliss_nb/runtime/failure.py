@@ -56,7 +56,9 @@ class Failure:
         if isinstance(cause, FelissError) and not self.frames:
             return self._ours(cause)
         at = f", {self.record}" if self.record else ""
-        text = f"{self.function} raised {self.summary} on rank {self.rank}{at}"
+        # What our errors advise is said once, where the traceback ends.
+        what = type(cause).__name__ if isinstance(cause, FelissError) else self.summary
+        text = f"{self.function} raised {what} on rank {self.rank}{at}"
         error = FunctionError(text, self.rank, self.record, self._traceback())
         error.__cause__ = cause
         return error
@@ -101,7 +103,12 @@ def describe(error: BaseException, rank: int, function: str, record: str | None)
 
 def _users(trace: TracebackType | None) -> list[traceback.FrameSummary]:
     frames = traceback.extract_tb(trace)
-    return [frame for frame in frames if not frame.filename.startswith(_OURS)]
+    return [frame for frame in frames if not is_ours(frame.filename)]
+
+
+def is_ours(file: str) -> bool:
+    """Tell whether a frame of this file is this package's."""
+    return file.startswith(_OURS)
 
 
 def name_of(function: object) -> str:

@@ -354,6 +354,7 @@ class Here:
 
 def _serve(function: Callable[..., Any], args: tuple[Any, ...], rank: int, ticket: bytes) -> None:
     at = here()
+    at.function = function
     at.put(_reply, ticket, function(*args), rank=rank)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType
 from typing import Any
 
 from feliss_nb.runtime.blobs import Blobs
-from feliss_nb.runtime.failure import name_of
 from feliss_nb.runtime.here import check_callable
+from feliss_nb.runtime.naming import name_part
 from feliss_nb.runtime.wire import Blob, Parcel
 from feliss_nb.state.codec import fresh, pack
 from feliss_nb.state.functions import is_users, pack_function
@@ -57,7 +58,7 @@ def pack_starts(starts: Sequence[Start], known: Blobs) -> Packed:
         check_callable(function)
         key = id(function), id(args)
         if key not in calls:
-            calls[key] = _pack_call(functions, function, args)
+            calls[key] = _pack_call(functions, function, args, rank)
         begin.append((rank, calls[key].parcel, tuple(sorted(calls[key].needs))))
     handles = frozenset[int]().union(*(call.reached for call in calls.values()))
     size = sum(call.parcel.nbytes for call in calls.values())
@@ -111,9 +112,11 @@ class _Call:
     reached: frozenset[int]
 
 
-def _pack_call(functions: _Functions, function: Callable[..., Any], args: tuple[Any, ...]) -> _Call:
+def _pack_call(
+    functions: _Functions, function: Callable[..., Any], args: tuple[Any, ...], rank: int
+) -> _Call:
     root = functions.blob(function)
-    packed = pack(args, functions, label=f"argument of {name_of(function)}")
+    packed = pack(args, functions, rename=partial(name_part, function, args, rank, None))
     digests = packed.digests | {root.digest}
     parcel = Parcel(
         (root.digest, None), packed.data, tuple(fresh(packed.buffers)), tuple(sorted(digests))

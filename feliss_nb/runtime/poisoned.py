@@ -79,9 +79,14 @@ def short_call(args: tuple[Any, ...]) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
+def is_ours(function: object) -> bool:
+    """Whether a continuation's function is a model's, and not the user's."""
+    return str(getattr(function, "__module__", "")).startswith("feliss_nb.")
+
+
 def users_call(function: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
     """Find the user's function, and its arguments, in a continuation that a model has made."""
-    if not str(getattr(function, "__module__", "")).startswith("feliss_nb."):
+    if not is_ours(function):
         return function, args
     for at, arg in enumerate(args):
         if callable(arg):

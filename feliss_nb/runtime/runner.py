@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from feliss_nb.runtime.capturing import Capturing
 from feliss_nb.runtime.failure import Failure, describe, name_of
 from feliss_nb.runtime.here import Call, Here, Poisoned, StopContinuation, enter
 from feliss_nb.runtime.mailbox import Mailbox
+from feliss_nb.runtime.naming import name_in_call, name_part
 from feliss_nb.runtime.poisoned import poison_error, short_call, users_call
 from feliss_nb.runtime.shard import reached_by, split, without_work
 from feliss_nb.runtime.wire import Body, Parcel
@@ -409,12 +411,13 @@ class Runner:
         # To write a module's function as an argument costs more than the rest of the hop.
         known = space.reference(function)
         root = known or name_in_module(function)
-        label = f"argument of {name_of(function)}"
+        running = None if self.here is None else self.here.function
         if root is None:
-            pair = function, args
-            packed = pack(pair, space, label, lambda keys: label if keys == (1,) else None)
+            rename = partial(name_in_call, function, args, rank, running)
+            packed = pack((function, args), space, rename=rename)
         else:
-            packed = pack(args, space, label)
+            rename = partial(name_part, function, args, rank, running)
+            packed = pack(args, space, rename=rename)
         digests = packed.digests
         needs = packed.handles
         if known is not None:
@@ -475,13 +478,24 @@ class Runner:
         self.capturing.take(wanted, content, self._rename(wanted.image), variables, reaches)
 
     def _rename(self, image: m.RankImage) -> Callable[[tuple[Any, ...]], str | None]:
+        parked, rank = self.state.parked, self.rank.rank
+
         def rename(keys: tuple[Any, ...]) -> str | None:
-            if keys[:1] == ("partitions",) and len(keys) == 2:
-                return f"variable {self.engine.variable_name(keys[1])}"
-            if keys[:1] == ("pool",) and len(keys) == 4 and keys[2] == 1:
-                work = image.pool[keys[1]].work
-                function = work[0] if type(work) is tuple else None
-                return f"argument {keys[3]} of {name_of(function)}"
+            if len(keys) < 2:
+                return None
+            kind, which, *rest = keys
+            if kind == "partitions" and not rest:
+                return f"variable {self.engine.variable_name(which)}"
+            if kind == "pool" and type(work := image.pool[which].work) is tuple:
+                function, args = work
+                return name_in_call(function, args, rank, None, tuple(rest))
+            if kind == "parked" and rest[:1] == ["args"]:
+                waits = parked[which]
+                return name_part(waits.function, waits.args, rank, None, tuple(rest[1:]))
+            if kind == "namespaces" and rest[:1] == ["names"] and len(rest) == 2:
+                return f"global variable {rest[1]!r}"
+            if kind == "namespaces" and rest == ["anchor"]:
+                return f"a function of job {which}"
             return None
 
         return rename

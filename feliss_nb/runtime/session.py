@@ -152,7 +152,8 @@ class BaseSession:
     def stop(self) -> None:
         """End the session: its jobs, its engines, its files. Calling it again does nothing.
 
-        Ctrl-C ends the waiting; the end itself goes on, and calling it again waits for it.
+        Ctrl-C ends the waiting; the end itself goes on, and calling it again waits for it. Where
+        another process has taken the session over, it goes on there, and a warning says so.
         """
         self._ending.stop()
 
@@ -169,7 +170,7 @@ class BaseSession:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.stop()
+        self._ending.stop()
 
     @property
     def state(self) -> str:
@@ -415,6 +416,8 @@ class BaseSession:
     def fetch(self, variable: Variable, function: Callable[[Any], Any] | None) -> list[Any]:
         """Return each rank's partition of a variable, or what `function` makes of it there."""
         label = f"variable {variable.name or variable.variable!r}"
+        if variable.name is None and variable.job is not None:
+            label += f" ({variable.job.label})"
         args = (variable, function, label)
         starts: list[Start] = [(rank, give, args) for rank in range(self.size)]
         job = self.submit(starts, label=f"fetch of {label}", internal=True)

@@ -12,6 +12,7 @@ import stat
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from feliss_nb.errors import UsageError
@@ -19,7 +20,7 @@ from feliss_nb.runtime import claims
 from feliss_nb.runtime.doors import PREFIX
 from feliss_nb.runtime.owner import Process, processes_in
 from feliss_nb.runtime.replaying import Found
-from feliss_nb.runtime.table import Table
+from feliss_nb.runtime.table import Table, human_seconds
 
 # A session that is starting has made its directory and binds to its first socket a little later.
 SETTLED = 60.0  # seconds
@@ -37,33 +38,53 @@ def directories() -> list[Path]:
     return sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
 
 
-def list_sessions() -> Table:
-    """Return the named sessions of which something is alive."""
-    rows = []
+def look() -> list[dict[str, Any]]:
+    """Return how each named session is of which something is alive, or that can go on.
+
+    Times are seconds. What a session tells of itself is as its last master knew it.
+    """
+    found = []
     for directory in directories():
         owner, status = claims.read_owner(directory), claims.read_status(directory)
         if owner is None:
             continue
         engines = sum(claims.is_alive(*engine) for engine in status.get("engines", {}).values())
-        has_owner = owner.is_alive()
-        if not (engines or has_owner or claims.alive_processes(directory)):
+        has_owner, stored = owner.is_alive(), bool(status.get("stored"))
+        if not (engines or has_owner or stored or claims.alive_processes(directory)):
             continue
-        since = status.get("since")
-        age = "" if since is None else _age(time.time() - since)
-        state = status.get("state", "starting") if has_owner else "no master"
-        process = f"process {owner.pid}" if has_owner else "gone: resume it"
-        jobs = tuple(status.get("jobs", ()))
-        rows.append((unquote(directory.name), state, engines, process, jobs, age))
+        if has_owner:
+            process = f"process {owner.pid}"
+        elif engines:
+            process = "gone: resume it"
+        elif stored:
+            process = "gone: resume it from its store"
+        else:
+            process = "gone, with all engines: clean removes it"
+        since, jobs = status.get("since"), list(status.get("jobs", ()))
+        found.append(
+            {
+                "session": unquote(directory.name),
+                "state": status.get("state", "starting") if has_owner else "no master",
+                "engines": engines,
+                "owner": process,
+                "running": jobs if has_owner else [],
+                "last_running": [] if has_owner else jobs,
+                "age": None if since is None else max(time.time() - since, 0.0),
+            }
+        )
+    return found
+
+
+def list_sessions() -> Table:
+    """Return the named sessions of which something is alive, or that can go on."""
+    rows = []
+    for found in look():
+        running, ran = found["running"], found["last_running"]
+        jobs = f"last told: {', '.join(ran)}" if ran else tuple(running)
+        age = None if found["age"] is None else human_seconds(found["age"])
+        rows.append((*(found[key] for key in ("session", "state", "engines", "owner")), jobs, age))
     columns = ("session", "state", "engines", "owner", "running", "age")
     return Table("named sessions", columns, rows)
-
-
-def _age(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes else f"{seconds} s"
 
 
 def _there(name: str) -> Path:

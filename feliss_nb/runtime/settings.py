@@ -64,6 +64,8 @@ class Settings:
                 raise UsageError(
                     f"{what}= takes a whole number of at least {least}, not {number!r}"
                 )
+        if not isinstance(self.replace, bool):
+            raise UsageError(f"replace= takes True or False, not {self.replace!r}")
         if self.timeout is None:
             raise UsageError("timeout= takes a number of seconds above 0, not None")
         check_seconds("timeout=", self.timeout, above=True)
@@ -77,3 +79,18 @@ class Settings:
             raise UsageError(f"name= takes a text, not {self.name!r}")
         check_every(self.checkpoint_every, self.mtbf)
         method(self.capture)
+
+    def check_copies(self) -> None:
+        """Raise UsageError if there are never as many engines as copies need.
+
+        A lost engine is replaced, but a session gets no more engines than it began with. One copy,
+        the default, may be asked for where there is no other engine.
+        """
+        others = self.workers + self.spares - 1
+        if self.copies > max(others, 1):
+            what = "is one other engine" if others == 1 else f"are {others or 'no'} other engines"
+            raise UsageError(
+                f"copies={self.copies} needs as many engines besides a rank's own, and with "
+                f"workers={self.workers} and spares={self.spares} there {what}: ask for fewer "
+                "copies, or for more workers or spares"
+            )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feliss_nb.errors import UsageError
+from feliss_nb.runtime.failure import name_of
 from feliss_nb.runtime.here import here
 from feliss_nb.state.handle import Handle
 
@@ -148,6 +149,7 @@ def give(variable: Handle, function: Callable[[Any], Any] | None, label: str) ->
     """Send this rank's partition, or what a function makes of it, to the notebook."""
     at = here()
     part = at[variable]
+    at.function = function
     at._runner.give(part if function is None else function(part), label)
 
 
@@ -155,7 +157,7 @@ def give_result(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Call a function and send what it returns to the notebook."""
     at = here()
     at.function = function
-    at._runner.give(function(*args), "what it returned")
+    at._runner.give(function(*args), f"what {name_of(function)} returned")
 
 
 def _concatenate(parts: list[Any]) -> Any:

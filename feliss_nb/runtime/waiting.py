@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
 from numbers import Real
+from types import TracebackType
 from typing import Any, Protocol
 
 from feliss_nb.core import events as ev
 from feliss_nb.errors import SessionClosed, UsageError, WaitTimeout
 from feliss_nb.runtime.driver import Driver
+from feliss_nb.runtime.failure import is_ours
 from feliss_nb.runtime.status import JobStatus
 
 TICK = 0.1  # seconds between looks of a waiting call
@@ -65,6 +68,22 @@ def check_seconds(what: str, seconds: object, above: bool = False) -> None:
         raise UsageError(f"{what} takes a number of seconds {least}, or None; not {seconds!r}")
 
 
+def _users_part(stop: KeyboardInterrupt) -> list[str]:
+    """Return what IPython shows of an interrupt: the frames down to the call of this package."""
+    from IPython import get_ipython
+
+    kept, trace = [], stop.__traceback__
+    while trace is not None and not is_ours(trace.tb_frame.f_code.co_filename):
+        kept.append(trace)
+        trace = trace.tb_next
+    trace = None
+    for each in reversed(kept):
+        trace = TracebackType(trace, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    shell: Any = get_ipython()
+    lines: list[str] = shell.InteractiveTB.structured_traceback(type(stop), stop, trace, 1)
+    return lines
+
+
 def wait_for(
     token: Future[Any],
     driver: Driver,
@@ -99,9 +118,12 @@ def wait_for(
                 progress = display(statuses, lambda: what)
             if progress is not None:
                 progress.tick()
-    except BaseException:
+    except BaseException as error:
         if not token.done():
             driver.post(ev.Unwait(token))
+        if isinstance(error, KeyboardInterrupt):
+            # IPython asks an exception for this method. Our frames say nothing to who waits.
+            vars(error)["_render_traceback_"] = partial(_users_part, error)
         raise
     finally:
         if progress is not None:

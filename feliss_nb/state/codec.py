@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from feliss_nb.errors import UnpicklableError
 from feliss_nb.state import arrival, explain, modules
 from feliss_nb.state.handle import Handle
 from feliss_nb.state.pickler import IN_BAND, Pickler, References
@@ -144,7 +145,7 @@ def pack(
                 if tape is not None:
                     tape.begin_anew()
                 return _write(obj, namespace, in_band, share, tape)
-    except MemoryError:
+    except (MemoryError, UnpicklableError):  # of a function that is packed by itself: it is named
         raise
     except Exception as error:
         raise explain.explain(obj, label, error, namespace, rename) from error

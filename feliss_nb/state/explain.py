@@ -6,6 +6,7 @@ path to something that cannot be taken apart.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import pickle
@@ -253,6 +254,9 @@ def _state(obj: Any, state: Any) -> Iterator[tuple[Step, Any]]:
         yield from _state(obj, state[1])
     else:
         own = _names(obj)
+        if isinstance(state, list) and dataclasses.is_dataclass(obj):  # frozen, with slots
+            names = [field.name for field in dataclasses.fields(obj)]
+            own = {id(value): name for name, value in zip(names, state, strict=False)}
         parts = enumerate(state) if isinstance(state, (list, tuple)) else [(0, state)]
         for index, value in parts:
             name = own.get(id(value))

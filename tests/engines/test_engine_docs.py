@@ -1,4 +1,7 @@
-"""The examples of docs/checkpoints.md, docs/stores.md and docs/mpi.md that no other test runs."""
+"""The examples of docs/checkpoints.md, docs/stores.md and docs/mpi.md that no other test runs.
+
+Those of batch systems are run by `test_engine_mpi.py`.
+"""
 
 from __future__ import annotations
 

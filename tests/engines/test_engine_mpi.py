@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,36 +242,64 @@ def test_the_loss_of_mpiexec_is_told() -> None:
 
 
 @pytest.fixture
-def by_hand() -> Iterator[ipp.Client]:
-    """A controller, and four engines that mpiexec started: as a batch system does."""
+def by_hand(monkeypatch: pytest.MonkeyPatch, eventually: Any) -> Iterator[ipp.Client]:
+    """A controller, and four engines that mpiexec started: by the lines of the manual."""
+    [lines] = examples("sh")
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    profile = folder / "profile"
-    cluster = ipp.Cluster(profile_dir=str(profile), cluster_id="", shutdown_atexit=False)
-    cluster.start_controller_sync()
-    start = [*mpiexec.command(mpiexec.find_mpiexec()), "-n", "4", *mpiexec.arguments(folder)]
-    mpiexec.memory_directory(folder).mkdir()
-    engine = [sys.executable, "-m", "ipyparallel.engine", f"--profile-dir={profile}"]
-    process = subprocess.Popen([*start, *engine], stdout=subprocess.DEVNULL, stderr=-3)
-    client = cluster.connect_client_sync()
-    client.wait_for_engines(4, timeout=PATIENCE, interactive=False)
-    client[:].execute(f"import sys; sys.path.append({str(Path(__file__).parent)!r})", block=True)
-    yield client
-    client.close()
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    for child in children:
-        if child.is_running():
-            child.kill()
-    process.wait(PATIENCE)
-    cluster.stop_controller_sync()
-    import shutil
+    shared = mpiexec.memory_directory(folder)
+    shared.mkdir()
+    monkeypatch.setenv("IPYTHONDIR", str(folder))
+    # What `mpiexec.arguments` gives: the manual's reader has a machine of his own.
+    programs = Path(mpiexec.find_mpiexec()).parent, Path(sys.executable).parent
+    settings = {
+        "PATH": ":".join([*map(str, programs), os.environ["PATH"]]),
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+        "PRTE_MCA_prte_tmpdir_base": str(folder),
+        "OMPI_MCA_btl_sm_backing_directory": str(shared),
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+    }
+    shell = subprocess.Popen(
+        ["sh", "-c", lines],
+        env=os.environ | settings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        told = folder / "profile_batch" / "security" / "ipcontroller-client.json"
+        eventually(told.exists, PATIENCE, "a controller")
+        client = ipp.Client(profile="batch", timeout=PATIENCE)
+        client.wait_for_engines(4, timeout=PATIENCE, interactive=False)
+        here = str(Path(__file__).parent)
+        client[:].execute(f"import sys; sys.path.append({here!r})", block=True)
+        yield client
+        client.close()
+    finally:
+        engines = psutil.Process(shell.pid).children(recursive=True)
+        os.killpg(shell.pid, signal.SIGKILL)
+        for process in engines:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        shell.wait(PATIENCE)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(shared, ignore_errors=True)
 
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(mpiexec.memory_directory(folder), ignore_errors=True)
+
+def examples(language: str) -> list[str]:
+    """What the manual's section on batch systems has in a language."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "mpi.md"
+    section = page.read_text("utf-8").split("## Batch systems\n")[1].split("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)
 
 
 def test_attach_to_engines_under_mpiexec(undisturbed: list[Any], by_hand: ipp.Client) -> None:
-    with feliss.attach(client=by_hand, workers=3, spares=1, checkpoint_every=None) as session:
+    [example] = examples("python")
+    names: dict[str, Any] = {"feliss_nb": feliss}
+    exec(example, names)
+    with names["session"] as session:
         assert session.status().carrier == "MPI"
         assert session.spmd(iterate, START, 0, 15, "").partitions() == undisturbed
     with feliss.attach(client=by_hand, workers=3, checkpoint_every=None) as session:

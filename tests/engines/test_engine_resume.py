@@ -196,6 +196,7 @@ def test_a_master_that_comes_back_from_a_pause_has_no_say(begin: Any, flags: Any
         out, err = process.communicate(timeout=PATIENCE)
         assert out.split() == ["SessionTaken"] * 4 + ["over"], err
         assert "Traceback" not in err
+        assert re.search(r"program0\.py.*Warning: session 'three' .* took it over", err)
         flags.set("go")
         session.wait(PATIENCE)
         assert session["total"].partitions() == RESULT

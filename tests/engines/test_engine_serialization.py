@@ -302,7 +302,7 @@ def test_a_pool_that_cannot_be_saved_names_the_argument(
     flags.wait("runs")
     token = begin_cut(idle)
     flags.set("go")
-    with pytest.raises(errors.UnpicklableError, match=r"argument 0 of waits_with is a .*lock"):
+    with pytest.raises(errors.UnpicklableError, match=r"argument 1 of waits_with is a .*lock"):
         token.result(PATIENCE)
     idle.wait(PATIENCE)
 
@@ -318,11 +318,11 @@ def send_lock() -> None:
 
 
 def test_a_put_that_cannot_travel_is_refused(idle: feliss.Session) -> None:
-    with pytest.raises(errors.UnpicklableError, match=r"argument of nothing\[0\] is a generator"):
+    with pytest.raises(errors.UnpicklableError, match=r"argument 1 of nothing is a generator"):
         idle.put(work.nothing, (x for x in ()), rank=0)
     with pytest.raises(errors.FelissError, match="lock") as caught:
         idle.put(send_lock, rank=0).wait(PATIENCE)
-    assert "argument of waits_with[0]['deep'][0]" in str(caught.value)
+    assert "argument 1 of waits_with['deep'][0] is a lock" in str(caught.value)
     assert "in send_lock" in str(caught.value)
 
 

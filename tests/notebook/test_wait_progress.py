@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
+from concurrent.futures import Future
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import IPython
 import pytest
@@ -15,6 +17,7 @@ from feliss_nb.notebook import progress
 from feliss_nb.notebook.display import ProgressView
 from feliss_nb.notebook.progress import Cell, Line, Progress, default_sink
 from feliss_nb.runtime.status import JobStatus
+from feliss_nb.runtime.waiting import wait_for
 
 JOBS = [
     JobStatus(1, "words", "running", 120, 400, "files"),
@@ -166,3 +169,22 @@ def test_without_a_place_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> No
     shown.tick()
     shown.close()
     assert asked == []
+
+
+class Interrupted(Future[Any]):
+    """An answer that a person does not wait for."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        raise KeyboardInterrupt
+
+
+def test_of_ctrl_c_is_shown_where_the_user_waits(shell: Any, capsys: Any) -> None:
+    driver = mock.Mock()
+    shell.user_ns["wait"] = lambda: wait_for(Interrupted(), driver, "all jobs", list)
+    done = shell.run_cell("def mine():\n    wait()\n\nmine()")
+    shown = capsys.readouterr().out
+    assert isinstance(done.error_in_exec, KeyboardInterrupt)
+    assert "mine()" in shown
+    assert "KeyboardInterrupt" in shown
+    assert "waiting.py" not in shown
+    assert driver.post.call_count == 1
