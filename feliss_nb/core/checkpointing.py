@@ -45,7 +45,7 @@ class Checkpoints:
     def adopt(self, committed: Committed, shards: Mapping[int, m.Engine], cut: int) -> None:
         """Go on from a checkpoint of another session, which these engines have in their stores."""
         found = {rank: {engine} for rank, engine in shards.items()}
-        self.committed = replace(committed, shards=found, coming={})
+        self.committed = replace(committed, shards=found, coming={}, refused=set())
         self.cut = cut
 
     # ------------------------------------------------------------ how far the gangs go
@@ -202,6 +202,10 @@ class Checkpoints:
     def is_bare(self) -> bool:
         """Whether a rank's snapshot is nowhere any more: then there is nothing to copy."""
         return self.committed.is_bare(self.fleet.routes)
+
+    def is_stuck(self) -> bool:
+        """Whether copies are missing that nobody can keep."""
+        return self.committed.is_stuck(self.fleet.engines, self._required())
 
     def replicate_missing(self) -> Commands:
         """Make anew the copies that a loss destroyed."""

@@ -30,6 +30,8 @@ class Committed:
         Bytes of each rank's snapshot.
     coming : dict of (int, str) to str
         Copies on their way: the source, by rank and target.
+    refused : set of (int, str)
+        Copies that an engine could not keep: it is not asked for them again.
     """
 
     id: int = 0
@@ -39,6 +41,7 @@ class Committed:
     garbage: frozenset[int] = frozenset()
     sizes: dict[int, int] = field(default_factory=dict)
     coming: dict[tuple[int, Engine], Engine] = field(default_factory=dict)
+    refused: set[tuple[int, Engine]] = field(default_factory=set)
 
     def add(self, rank: int, engine: Engine) -> None:
         """An engine keeps a copy."""
@@ -55,8 +58,10 @@ class Committed:
                 del self.coming[rank, target]
 
     def lose_copy(self, rank: int, engine: Engine) -> None:
-        """An engine does not have its copy any more, and what it was to send does not come."""
+        """An engine has no copy (any more), and what it was to send does not come."""
         self.shards.get(rank, set()).discard(engine)
+        if self.coming.pop((rank, engine), None) is not None:
+            self.refused.add((rank, engine))
         for (r, target), source in list(self.coming.items()):
             if r == rank and source == engine:
                 del self.coming[r, target]
@@ -78,6 +83,22 @@ class Committed:
         found |= {rank for rank, _ in self.coming}
         return self.id != 0 and not found.issuperset(ranks)
 
+    def is_stuck(self, engines: Iterable[Engine], wanted: int) -> bool:
+        """Whether copies of a rank's snapshot are missing, and who has none cannot keep it."""
+        return any(
+            len(self.shards.get(rank, set()) | self._coming(rank)) < wanted
+            and not self._targets(rank, engines)
+            for rank in {rank for rank, _ in self.refused}
+        )
+
+    def _coming(self, rank: int) -> set[Engine]:
+        return {target for r, target in self.coming if r == rank}
+
+    def _targets(self, rank: int, engines: Iterable[Engine]) -> list[Engine]:
+        """Return who can get a copy, of these."""
+        there = self.shards.get(rank, set()) | self._coming(rank)
+        return [e for e in engines if e not in there and (rank, e) not in self.refused]
+
     def survives(self, engine: Engine) -> bool:
         """Whether every snapshot is on another engine than this one, too."""
         return self.id == 0 or all(holders - {engine} for holders in self.shards.values())
@@ -92,13 +113,11 @@ class Committed:
         plan = copy_holders(routes, engines, len(engines))
         for rank, host in routes.items():
             holders = self.shards.get(rank, set())
-            coming = {target for r, target in self.coming if r == rank}
-            missing = wanted - len(holders | coming)
+            missing = wanted - len(holders | self._coming(rank))
             if missing <= 0 or not holders:
                 continue
             source = host if host in holders else min(holders, key=engines.index)
-            targets = [e for e in (host, *plan[rank]) if e not in holders and e not in coming]
-            for target in targets[:missing]:
+            for target in self._targets(rank, (host, *plan[rank]))[:missing]:
                 self.coming[rank, target] = source
                 orders.append((rank, source, target))
         return orders

@@ -76,7 +76,7 @@ def take_image(ledger: Ledger, committed: Committed, epoch: int, cut: int) -> Ma
         len(ledger.fleet.routes),
         epoch,
         cut,
-        replace(committed, shards={}, coming={}),
+        replace(committed, shards={}, coming={}, refused=set()),
         jobs,
         entries,
         ledger.submitted,

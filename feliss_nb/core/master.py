@@ -191,9 +191,10 @@ class Master:
     def _must_mend(self) -> bool:
         """Tell, once, that only another checkpoint protects what runs: no copy is left to copy.
 
-        Who waits for copies waits for that one, and hears what comes of it.
+        Who waits for copies waits for that one, and hears what comes of it. Where engines could not
+        keep copies, it is tried for who waits only: it may be no better then.
         """
-        if not self.checkpoints.is_bare():
+        if not (self.checkpoints.is_bare() or (self.protect_waits and self.checkpoints.is_stuck())):
             return False
         self.wanted.extend(self.protect_waits)
         self.protect_waits = []

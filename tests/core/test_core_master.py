@@ -340,6 +340,31 @@ def test_where_no_copy_is_left_another_checkpoint_is_taken_and_protects():
     assert master.state == "running"
 
 
+def test_who_could_not_keep_a_copy_is_not_asked_again_but_for_another_checkpoint():
+    master = running_master(size=1, spares=2, copies=1)
+    commit(master)  # on e0 and e1
+    lose(master, 0)  # e1 has it and stands it up; e2 is to get a copy
+    assert master.committed.coming == {(0, "e2"): "e1"}
+    told = master.hear("e2", m.Absent(1, 0, "e2"))
+    assert [log.kind for log in only(told, cmd.Log)] == ["copy-lost"]
+    assert master.committed.coming == {}  # there is nobody else
+    assert not only(told, m.Prepare)  # nobody waits
+    assert only(master.handle(ev.WaitProtected("token")), m.Prepare)
+    assert "token" in answers(commit(master))
+    assert master.is_protected()
+
+
+def test_another_engine_gets_the_copy_that_one_could_not_keep():
+    master = running_master(size=1, spares=3, copies=1)
+    commit(master)
+    lose(master, 0)
+    [(_, first)] = list(master.committed.coming)
+    [second] = {"e2", "e3"} - {first}
+    master.hear(first, m.Absent(1, 0, first))
+    assert list(master.committed.coming) == [(0, second)]
+    assert not master.checkpoints.is_stuck()
+
+
 def test_where_that_checkpoint_fails_who_waits_for_protection_hears_of_it():
     master, _ = bare_master()
     begin_all(master)
