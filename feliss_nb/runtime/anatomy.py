@@ -60,9 +60,10 @@ class Dissection:
     parts: dict[Key, int]
     carriers: dict[int, dict[str, int]]
     shard: int
-    pid: int
-    dirty: int
-    kept: dict[int, int]
+    # Measured where the rank happens to be: behind a loss another engine gives other figures.
+    pid: int = field(compare=False)
+    dirty: int = field(compare=False)
+    kept: dict[int, int] = field(compare=False)
 
 
 # ---------------------------------------------------------------- on a rank

@@ -529,11 +529,15 @@ class BaseSession:
         check_every(seconds, mtbf)
         self._check_open()
 
+        done: Future[None] = Future()
+
         def change() -> None:
             self._driver.note("pace", (seconds, mtbf))
             self._driver.pace.set(seconds, mtbf)
+            done.set_result(None)
 
         self._driver.run_soon(change)
+        self._result(done, "the interval")
 
     @property
     def capture(self) -> str:

@@ -10,6 +10,7 @@ captured; importable ones by their name.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import pickle
 import struct
@@ -23,7 +24,7 @@ import xxhash
 from cloudpickle import cloudpickle as cloud
 
 from feliss_nb.state.handle import Handle, Target
-from feliss_nb.state.pickler import Pickler, omitted, refresh_dispatch
+from feliss_nb.state.pickler import Pickler, omitted, refresh_dispatch, slots_of
 
 _Walk = Generator[Any, bytes, bytes]
 # What differs between two equal definitions of a class, or only repeats other entries.
@@ -42,8 +43,8 @@ def canonical_digest(obj: object, ordered: bool = True) -> bytes:
     obj : object
         Anything that can be pickled.
     ordered : bool
-        Whether the order of a dictionary counts, and whether memory may be written to; for ``==``
-        neither does.
+        Whether the order of a dictionary counts, whether memory may be written to, and the fields
+        of a dataclass that have ``compare=False``; for ``==`` none of them does.
 
     Returns
     -------
@@ -156,7 +157,7 @@ def _walk(obj: Any, ordered: bool) -> _Walk:
         view = memoryview(obj)
         about = view.format, view.shape, ordered and view.readonly
         return _hash(b"memory", repr(about).encode(), view.tobytes())
-    return (yield from _reduced(obj))
+    return (yield from _reduced(obj, ordered))
 
 
 def _sequence(tag: str, values: Any) -> _Walk:
@@ -183,7 +184,8 @@ def _array(array: Any, ordered: bool) -> _Walk:
         fill = np.asarray(array.view().fill_value)
         more: Any = [np.ma.getmaskarray(array), fill, array.hardmask]
     else:  # a subclass has a state of its own
-        more = [array.__reduce_ex__(2)[2:], omitted(array).get("attributes")]
+        more = [array.__reduce_ex__(2)[2:]]
+    more.append(omitted(array).get("attributes"))
     return _hash(b"array", kind, about, content, (yield more))
 
 
@@ -246,12 +248,29 @@ def _pairs(obj: Any, pairs: Any) -> Any:
     return [list(pair) for pair in pairs]
 
 
-def _reduced(obj: Any) -> _Walk:
+def _compared(obj: Any, state: Any) -> Any:
+    """Leave out of a dataclass's state the fields that do not count for its ``==``."""
+    if isinstance(state, tuple):
+        return tuple(_compared(obj, part) for part in state)
+    fields = dataclasses.fields(obj)
+    if isinstance(state, dict):
+        left = {field.name for field in fields if not field.compare}
+        return {name: value for name, value in state.items() if name not in left}
+    if isinstance(state, list):  # frozen, with slots
+        return [value for field, value in zip(fields, state, strict=False) if field.compare]
+    return state
+
+
+def _reduced(obj: Any, ordered: bool) -> _Walk:
     reducer = Pickler.dispatch_table.get(type(obj))
     parts = reducer(obj) if reducer is not None else obj.__reduce_ex__(4)
     if isinstance(parts, str):
         return _hash(b"name", _type_name(type(obj)), parts.encode())
     made, args, state, items, pairs = (tuple(parts) + (None,) * 4)[:5]
+    if isinstance(obj, BaseException):
+        state = state, slots_of(obj)
+    elif not ordered and dataclasses.is_dataclass(obj):
+        state = _compared(obj, state)
     return (
         yield from _sequence(
             "object",

@@ -255,6 +255,10 @@ def _reduce_view(array: Any) -> Any:
     return rebuild.make_view, (pickle.PickleBuffer(memory), *layout)
 
 
+# What numpy itself keeps with a masked array.
+_MASKED = frozenset(vars(np.ma.masked_array(0)))
+
+
 def omitted(array: Any) -> dict[str, Any]:
     """What numpy leaves out when it writes an array in another way than as a buffer."""
     found: dict[str, Any] = {}
@@ -263,13 +267,16 @@ def omitted(array: Any) -> dict[str, Any]:
     kind: Any = type(array)
     if kind is np.ndarray:
         return found
-    if isinstance(array, np.ma.MaskedArray) and array.hardmask:
-        found["hard_mask"] = True
+    attributes: dict[str, Any] = {}
+    if isinstance(array, np.ma.MaskedArray):
+        if array.hardmask:
+            found["hard_mask"] = True
+        attributes = {name: value for name, value in vars(array).items() if name not in _MASKED}
     # A memmap's say which file it was, and that stays behind.
-    if kind.__reduce__ is np.ndarray.__reduce__ and not isinstance(array, np.memmap):
-        attributes = getattr(array, "__dict__", None)
-        if attributes:
-            found["attributes"] = attributes
+    elif kind.__reduce__ is np.ndarray.__reduce__ and not isinstance(array, np.memmap):
+        attributes = getattr(array, "__dict__", {})
+    if attributes:
+        found["attributes"] = attributes
     return found
 
 
@@ -288,7 +295,7 @@ def _reduce_with_omitted(array: Any) -> Any:
 
 
 def _reduce_exception(error: BaseException) -> Any:
-    """Without the class's own ``__init__``: nobody knows what that was given besides ``args``."""
+    """Made in spite of the class's own ``__init__``, if need be, and with its slots."""
     kind: Any = type(error)
     if (
         not isinstance(kind.__init__, types.FunctionType)
@@ -298,7 +305,14 @@ def _reduce_exception(error: BaseException) -> Any:
     ):
         return NotImplemented
     parts: Any = error.__reduce__()
-    return rebuild.make_exception, parts[:2], *parts[2:]
+    state = parts[2] if len(parts) > 2 else None, slots_of(error)
+    return rebuild.make_exception, parts[:2], state, None, None, rebuild.set_exception
+
+
+def slots_of(error: BaseException) -> dict[str, Any]:
+    """What an exception's slots hold: its own way of being pickled leaves them out."""
+    names: list[str] = copyreg._slotnames(type(error))  # type: ignore[attr-defined]
+    return {name: getattr(error, name) for name in names if hasattr(error, name)}
 
 
 def _reduce_method(method: types.MethodType) -> Any:

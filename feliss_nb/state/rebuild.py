@@ -194,8 +194,27 @@ def set_array(array: Any, state: tuple[Any, dict[str, Any]]) -> None:
 
 
 def make_exception(kind: Any, args: tuple[Any, ...]) -> BaseException:
-    """An exception by the ``__init__`` of the nearest builtin class; its attributes come later."""
-    builtin: Any = next(each for each in kind.__mro__ if not each.__flags__ & _HEAP_TYPE)
-    made: BaseException = builtin.__new__(kind, *args)
-    builtin.__init__(made, *args)
+    """An exception as pickle makes it, or without its class's own ``__init__`` if that refuses.
+
+    Nobody knows what that was given besides ``args``; the attributes come later.
+    """
+    try:
+        made: BaseException = kind(*args)
+    except Exception:  # noqa: BLE001 - whatever it says of arguments that it was not given
+        builtin: Any = kind
+        while builtin.__flags__ & _HEAP_TYPE:
+            builtin = builtin.__base__  # not along the MRO: Python allows this one's __new__ only
+        made = builtin.__new__(kind, *args)
+        builtin.__init__(made, *args)
     return made
+
+
+def set_exception(
+    error: BaseException, state: tuple[dict[str, Any] | None, dict[str, Any]]
+) -> None:
+    """Fill in an exception's attributes, and its slots."""
+    attributes, slots = state
+    if attributes:
+        error.__setstate__(attributes)
+    for name, value in slots.items():
+        setattr(error, name, value)

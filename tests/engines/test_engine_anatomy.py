@@ -106,3 +106,15 @@ def test_a_session_that_has_taken_none_takes_one(session: feliss.Session) -> Non
         assert len(fresh.events.of_kind("committed")) == 1
     with pytest.raises(errors.SessionClosed):
         fresh.anatomy()
+
+
+def test_a_loss_behind_a_look_changes_nothing() -> None:
+    """What was measured of an engine is other behind a recovery, and no result of the job's."""
+    with feliss.start(workers=2, spares=1, replace=False, checkpoint_every=None) as session:
+        kept = session.variable(lambda rank, size: [rank] * 1000)
+        anatomy = session.anatomy()
+        session.kill(0, wait=True)
+        session.wait()
+        assert kept.partitions() == [[0] * 1000, [1] * 1000]
+        again = session.anatomy(anatomy.checkpoint)
+        assert by_name(again).keys() == by_name(anatomy).keys()

@@ -28,7 +28,11 @@ TARGETS = {
         "arrays, 2 MB: restored, rate",
         "dict of ints, 2 MB: time, pickle.loads / restored",
     },
-    "overhead": {"2 MB, full: commits in a run, at least", "2 MB, full: overhead"},
+    "overhead": {
+        "2 MB, full: commits in a run, at least",
+        "2 MB, full: overhead",
+        "2 MB, full: by iterations next to others",
+    },
     "recovery": {"0 MB a rank, Python: recovery, median", "0 MB a rank, numpy: recovery, median"},
     "mpi": set(),
     # and "session / mpi4py", where mpi4py is installed

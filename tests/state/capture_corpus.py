@@ -50,6 +50,28 @@ class Frozen:
     y: Any = None
 
 
+class Slotted(Exception):
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class OfTwo(KeyError, TimeoutError):
+    """Its memory is laid out as the second of its bases wants it."""
+
+    def __init__(self, what: str, more: int) -> None:
+        super().__init__(what)
+        self.more = more
+
+
+def noted() -> Any:
+    array = np.ma.masked_array(np.arange(4.0), [0, 1, 0, 0])
+    array.note = ["n"]
+    return array
+
+
 class Refused(Exception):
     def __init__(self, code: int, why: str) -> None:
         super().__init__(f"{code}: {why}")
@@ -247,6 +269,10 @@ CORPUS: dict[str, Callable[[], Any]] = {
     "pattern": lambda: re.compile("a+(b)", re.I),
     "random": lambda: random.Random(5),
     "exception": exception,
+    "exception with slots": lambda: Slotted(3),
+    "exception of two builtin classes": lambda: OfTwo("x", 1),
+    "exception of numpy with slots or not": lambda: np.exceptions.AxisError(5, 1),
+    "masked array with an attribute": noted,
     "exception of a class with an __init__": lambda: Refused(3, "no"),
     "exception of the system's with an __init__": lambda: NotThere("/a"),
     "enum": lambda: [Colour.RED, Colour.BLUE, Colour],

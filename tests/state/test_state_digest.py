@@ -259,3 +259,23 @@ def test_the_order_of_a_dictionary_can_be_left_out():
         assert canonical_digest(one, ordered=False) == canonical_digest(other, ordered=False)
     one, other = (collections.OrderedDict.fromkeys(keys) for keys in ("ab", "ba"))
     assert canonical_digest(one, ordered=False) != canonical_digest(other, ordered=False)
+
+
+@dataclasses.dataclass
+class Timed:
+    value: int
+    seconds: float = dataclasses.field(compare=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slim:
+    value: int
+    seconds: float = dataclasses.field(compare=False)
+
+
+@pytest.mark.parametrize("kind", [Timed, Slim])
+def test_what_a_dataclass_leaves_out_of_its_equality_is_not_compared(kind):
+    assert canonical_digest(kind(1, 2.0)) != canonical_digest(kind(1, 3.0))
+    one, other = canonical_digest(kind(1, 2.0), False), canonical_digest(kind(1, 3.0), False)
+    assert one == other
+    assert one != canonical_digest(kind(2, 2.0), False)
