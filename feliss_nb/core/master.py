@@ -408,7 +408,10 @@ class Master:
             return commands + self._replicate_missing()
         if not self.engines:
             why = "; ".join(f"{engine}, {gone.why}" for engine, gone in self.gone.items())
-            error = LossError(f"every engine of this session was lost (engine {why})")
+            error = LossError(
+                f"every engine of this session was lost (engine {why}); it cannot go on: start a "
+                "new one, with more spares= if losses come close together"
+            )
             return commands + self._fail(error)
         self._step("loss")
         return commands + self._roll_back()

@@ -26,6 +26,7 @@ from feliss_nb.runtime import (
     Variable,
     any_engine,
     begin,
+    can_be_resumed,
     check_client,
     check_kind,
     check_seconds,
@@ -273,6 +274,11 @@ def restore(
     origin = claim_origin(store, checkpoint)
     try:
         old = origin.record.session
+        if can_be_resumed(old):
+            _warn(
+                f"the engines of session {old!r} are alive, and go on with resume({old!r}); this "
+                "one begins at a checkpoint, and while it writes there, that one cannot"
+            )
         if name is None and all(session.name != old for session in _sessions()):
             settings = dataclasses.replace(settings, name=old)
         if workers is None:

@@ -16,7 +16,7 @@ from feliss_nb.runtime.record import Record
 from feliss_nb.runtime.replaying import read
 from feliss_nb.runtime.restoring import Place, claim_new, claim_origin, list_place
 from feliss_nb.runtime.session import BaseSession, live_sessions
-from feliss_nb.runtime.sessions import any_engine, clear, list_sessions
+from feliss_nb.runtime.sessions import any_engine, can_be_resumed, clear, list_sessions
 from feliss_nb.runtime.settings import Settings
 from feliss_nb.runtime.status import Checkpoint, Status
 from feliss_nb.runtime.table import Table
@@ -43,6 +43,7 @@ __all__ = [
     "Variable",
     "any_engine",
     "begin",
+    "can_be_resumed",
     "check_client",
     "check_kind",
     "check_seconds",

@@ -207,7 +207,7 @@ class OwnCluster:
                 )
             if time.monotonic() > deadline:
                 raise FelissError(
-                    f"only {len(self.ids())} of {count} engines came up in {timeout:.0f} s; "
+                    f"only {len(self.ids())} of {count} engines came up in {timeout:g} s; "
                     "give start() a longer timeout= on a slow machine"
                 )
             time.sleep(0.01)

@@ -175,6 +175,11 @@ def claim_origin(place: Place, checkpoint: int | None) -> Origin:
         store.clean()
         manifests = store.manifests()
         if not manifests:
+            if found := store.numbers():
+                raise CorruptSnapshot(
+                    f"{place!r} has no whole checkpoint: each one's manifest is damaged "
+                    f"({_listed(found)})"
+                )
             raise nothing
         if checkpoint is not None:
             asked = [found for found in manifests if found.checkpoint == checkpoint]

@@ -32,6 +32,15 @@ def any_engine(found: Found) -> bool:
     return any(claims.is_alive(*engine) for engine in engines)
 
 
+def can_be_resumed(name: str) -> bool:
+    """Whether engines of a named session live which have no master."""
+    directory = claims.directory_of(name)
+    owner, engines = claims.read_owner(directory), claims.read_status(directory).get("engines", {})
+    if owner is None or owner.is_alive():
+        return False
+    return any(claims.is_alive(*engine) for engine in engines.values())
+
+
 def directories() -> list[Path]:
     """Return the directories of the named sessions."""
     home = claims.home()

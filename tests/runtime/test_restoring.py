@@ -87,6 +87,17 @@ def test_a_manifest_that_cannot_be_read_still_counts(tmp_path: Path) -> None:
     assert (origin.manifest.checkpoint, origin.newest, origin.stale) == (3, 4, (4,))
 
 
+def test_where_no_manifest_can_be_read_that_is_said(tmp_path: Path) -> None:
+    keep(tmp_path, 3)
+    (tmp_path / "checkpoint-00000003" / "manifest.json").write_bytes(b"{")
+    with (
+        pytest.warns(StoreWarning, match="cannot be read"),
+        pytest.raises(CorruptSnapshot, match=r"no whole checkpoint.*\(3\)"),
+    ):
+        claim_origin(tmp_path, None)
+    assert is_free(tmp_path)
+
+
 def test_one_that_is_asked_for_has_no_other_behind_it(tmp_path: Path) -> None:
     for number in (3, 4):
         keep(tmp_path, number)

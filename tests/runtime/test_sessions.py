@@ -13,7 +13,7 @@ import pytest
 from feliss_nb import cli
 from feliss_nb.runtime import claims
 from feliss_nb.runtime.owner import start_time
-from feliss_nb.runtime.sessions import list_sessions
+from feliss_nb.runtime.sessions import can_be_resumed, list_sessions
 
 ME = (os.getpid(), start_time(os.getpid()))
 GONE = (os.getpid(), 0.0)  # one that had the number before
@@ -81,3 +81,15 @@ def test_what_can_be_done_with_a_session_without_engines(
     found = listed(capsys)
     assert found["kept"]["owner"] == "gone: resume it from its store"
     assert found["lost"]["owner"] == "gone, with all engines: clean removes it"
+
+
+def test_only_engines_without_a_master_wait_for_another() -> None:
+    leave("up", ME, ME)
+    leave("left", GONE, ME)
+    leave("gone", GONE, GONE)
+    assert [can_be_resumed(name) for name in ("up", "left", "gone", "never")] == [
+        False,
+        True,
+        False,
+        False,
+    ]
