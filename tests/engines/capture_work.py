@@ -147,14 +147,14 @@ def memory_for(module: str, name: str, there_is: bool) -> Any:
     return set_fault
 
 
-def forget_copies() -> int:
-    """On an engine: drop the copies that it keeps for ranks of other engines; say how many."""
+def forget_copies(checkpoint: int) -> int:
+    """On an engine: drop a checkpoint's copies that it keeps for ranks of others; say how many."""
     from feliss_nb.runtime.engine import _workers
 
     dropped = 0
     for worker in _workers.values():
         for key in list(worker.store.nbytes()):
-            if key[1] not in worker.worker.ranks:
+            if key[0] == checkpoint and key[1] not in worker.worker.ranks:
                 worker.store._shards.pop(key)
                 dropped += 1
     return dropped

@@ -15,14 +15,14 @@ import numpy as np
 import feliss_nb as feliss
 
 
-def on_engines(session: feliss.Session, function: Callable[[], Any]) -> list[Any]:
+def on_engines(session: feliss.Session, function: Callable[..., Any], *args: Any) -> list[Any]:
     """What a function gives on each living engine, called by ipyparallel's own means.
 
     The client hears of a loss and of a new engine a moment later than the session.
     """
     alive = {engine.engine for engine in session.status().engines if engine.role != "dead"}
     targets = sorted(alive & set(session.client.ids))
-    found: list[Any] = session.client[targets].apply_async(function).get(timeout=60.0)
+    found: list[Any] = session.client[targets].apply_async(function, *args).get(timeout=60.0)
     return found
 
 

@@ -125,8 +125,8 @@ def test_a_holder_that_lacks_the_base_gets_the_whole(session: feliss.Session, fl
     session.capture = "incremental"
     ring, job = walk(session, flags, 200)
     flags.wait("gate200")
-    session.checkpoint(PATIENCE)
-    assert sum(on_engines(session, work.forget_copies)) == session.size
+    first = session.checkpoint(PATIENCE)  # engines may have copies of the one before for a moment
+    assert sum(on_engines(session, work.forget_copies, first.id)) == session.size
     last = session.checkpoint(PATIENCE)
     assert last.written is not None
     assert last.written < last.bytes / 3

@@ -162,7 +162,7 @@ def test_an_exception_in_the_block_leaves_nothing(nothing_left: Path) -> None:
 
 
 def test_a_start_that_fails_leaves_nothing(nothing_left: Path) -> None:
-    with pytest.raises(feliss.FelissError, match=r"came up in 0 s|did not come up"):
+    with pytest.raises(feliss.FelissError, match=r"came up in 0.01 s|did not come up"):
         feliss.start(workers=2, timeout=0.01)
 
 
