@@ -87,12 +87,12 @@ class OwnCluster:
         options: dict[str, Any] = {"config": Config()}
         # Their order is nobody's matter, so none waits for the one before it.
         options["config"].LocalEngineSetLauncher.delay = 0.0
-        self._is_mpi = engines == "mpi"
-        if self._is_mpi:
+        is_mpi = engines == "mpi"
+        if is_mpi:
             found = mpiexec.find_mpiexec()
         self.directory = private_directory()
         self._shared = mpiexec.memory_directory(self.directory)
-        if self._is_mpi:
+        if is_mpi:
             self._shared.mkdir(mode=0o700)
             options["engines"] = "mpi"
             launcher = options["config"].MPIEngineSetLauncher
@@ -135,7 +135,6 @@ class OwnCluster:
         """
         self = cls.__new__(cls)
         self.directory, self._shared = Path(directories[0]), Path(directories[1])
-        self._is_mpi = False  # engines that are started from now on
         self._lock, self._sending = threading.Lock(), threading.Lock()
         self._processes, self._client, self._users = [], None, None
         self._is_found = True

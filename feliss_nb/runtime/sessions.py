@@ -35,10 +35,14 @@ def any_engine(found: Found) -> bool:
 def can_be_resumed(name: str) -> bool:
     """Whether engines of a named session live which have no master."""
     directory = claims.directory_of(name)
-    owner, engines = claims.read_owner(directory), claims.read_status(directory).get("engines", {})
+    owner = claims.read_owner(directory)
     if owner is None or owner.is_alive():
         return False
-    return any(claims.is_alive(*engine) for engine in engines.values())
+    return _engines_alive(claims.read_status(directory)) > 0
+
+
+def _engines_alive(status: dict[str, Any]) -> int:
+    return sum(claims.is_alive(*engine) for engine in status.get("engines", {}).values())
 
 
 def directories() -> list[Path]:
@@ -57,7 +61,7 @@ def look() -> list[dict[str, Any]]:
         owner, status = claims.read_owner(directory), claims.read_status(directory)
         if owner is None:
             continue
-        engines = sum(claims.is_alive(*engine) for engine in status.get("engines", {}).values())
+        engines = _engines_alive(status)
         has_owner, stored = owner.is_alive(), bool(status.get("stored"))
         if not (engines or has_owner or stored or claims.alive_processes(directory)):
             continue
@@ -180,10 +184,9 @@ def clean() -> list[str]:
         with claims.locked(directory):
             owner = claims.read_owner(directory)
             status = claims.read_status(directory)
-            engines = status.get("engines", {}).values()
             if owner is not None and (
                 owner.is_alive()
-                or any(claims.is_alive(*engine) for engine in engines)
+                or _engines_alive(status)
                 or status.get("stored")  # it goes on from its last checkpoint there
             ):
                 continue
